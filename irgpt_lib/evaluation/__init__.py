@@ -1,0 +1,1 @@
+"""The trained models judged: generation, scoring, and how sure one may be of a score."""

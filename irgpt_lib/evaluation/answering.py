@@ -1,0 +1,130 @@
+"""Ask a model the benchmark's questions; score the answers beside chance and the blind prior."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from irgpt_lib.models.images import decode_image
+from irgpt_lib.models.vlm import VisionLanguageModel
+from irgpt_lib.tasks import TASKS, Question
+
+SPARE_TOKENS = 4
+SETTINGS = ("zero_shot", "fine_tuned", "shuffled")
+
+
+def as_question(row: Mapping[str, str]) -> Question:
+    """A row of the question table as the task modules take it."""
+    options = tuple(json.loads(row["options"]))
+    return Question(row["task"], row["question"], row["answer"], json.loads(row["truth"]), options, row["key"])
+
+
+def baselines(benchmark: pd.DataFrame, instruction: pd.DataFrame) -> pd.DataFrame:
+    """What needs no image, for each benchmark question: `chance`, the expected score of a random answer, and `blind`,
+    the score of the best constant answer learned from the instruction split.
+
+    Raises:
+        ValueError: a task has benchmark questions and no instruction question to learn from.
+    """
+    chance, blind = pd.Series(np.nan, benchmark.index), pd.Series(np.nan, benchmark.index)
+    for name, rows in benchmark.groupby("task"):
+        task = TASKS[name]
+        train = [as_question(r) for r in instruction[instruction["task"] == name].to_dict("records")]
+        if not train:
+            raise ValueError(
+                f"{len(rows)} benchmark questions of {name}, but none in the instruction split to learn a blind prior "
+                "from; change dataset.split_shares or drop the source"
+            )
+        guess = task.blind(train)
+        asked = [as_question(r) for r in rows.to_dict("records")]
+        chance[rows.index] = [task.chance(q, train) for q in asked]
+        blind[rows.index] = [task.score(guess(q), q.truth) for q in asked]
+    return pd.DataFrame({"chance": chance, "blind": blind})
+
+
+def first_of_each_task(questions: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most `count` questions a task, the first ones of the table."""
+    return questions.groupby("task", sort=False).head(count).reset_index(drop=True)
+
+
+def decoded(samples: pd.DataFrame, px: int) -> dict[str, UInt8[np.ndarray, "px px"]]:
+    """The infrared images of a table of samples, by sample id."""
+    pairs = zip(samples["sample_id"], samples["infrared"], strict=True)
+    return {name: decode_image(data, px) for name, data in pairs}
+
+
+def shuffled_within_task(questions: pd.DataFrame) -> list[str]:
+    """For each question the sample id of another question of the same task, so that no image fits its question."""
+    shown = questions["sample_id"].to_numpy(dtype=object).copy()
+    for rows in questions.groupby("task").indices.values():
+        shown[rows] = np.roll(shown[rows], max(1, len(rows) // 2))
+    return shown.tolist()
+
+
+def answer_all(
+    vlm: VisionLanguageModel,
+    questions: pd.DataFrame,
+    images: Mapping[str, UInt8[np.ndarray, "px px"]],
+    shown: Sequence[str],
+    *,
+    batch_size: int,
+    label: str,
+) -> list[str]:
+    """One answer a question, `shown` naming the image that goes with it.
+
+    Questions are answered task by task, for answers of one task are of like length; a task may generate as many tokens
+    as its longest true answer has, and a few more.
+    """
+    answers = np.empty(len(questions), dtype=object)
+    bar = tqdm(total=len(questions), desc=label, mininterval=2.0)
+    for rows in questions.groupby("task", sort=False).indices.values():
+        longest = max(len(vlm.text_ids(answer)) for answer in questions["answer"].iloc[rows])
+        for start in range(0, len(rows), batch_size):
+            chosen = rows[start : start + batch_size]
+            pixels = np.stack([images[shown[i]] for i in chosen])
+            texts = questions["question"].iloc[chosen].tolist()
+            answers[chosen] = vlm.answer(texts, pixels, max_new_tokens=longest + SPARE_TOKENS)
+            bar.update(len(chosen))
+    bar.close()
+    return answers.tolist()
+
+
+def scored(questions: pd.DataFrame, outputs: Sequence[str], setting: str) -> pd.DataFrame:
+    """One row a question: its ids, truth, the output, whether it could be read (`parsed`), and its `score`."""
+    rows = []
+    for row, output in zip(questions.to_dict("records"), outputs, strict=True):
+        task = TASKS[row["task"]]
+        parsed = task.read(output)
+        rows.append(
+            {
+                **{key: row[key] for key in ("question_id", "sample_id", "group", "band", "task", "question", "truth")},
+                "setting": setting,
+                "output": output,
+                "parsed": parsed is not None,
+                "score": float(task.score(parsed, json.loads(row["truth"]))),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def first_failures(predictions: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """For each task the first wrong answer of a setting, the worst one where errors have a size."""
+    own = predictions[predictions["setting"] == setting]
+    rows = []
+    for name, part in own.groupby("task", sort=False):
+        task = TASKS[name]
+        wrong = part[part["score"] < 100] if task.higher_is_better else part[part["score"] > 0]
+        if len(wrong):
+            rows.append(wrong.iloc[0] if task.higher_is_better else wrong.loc[wrong["score"].idxmax()])
+    return pd.DataFrame(rows, columns=own.columns)
+
+
+def metrics(means: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Setting to task to mean score, rounded to four digits: what DVC compares between revisions."""
+    found: dict[str, dict[str, float]] = {}
+    for row in means.dropna(subset=["score"]).itertuples():
+        found.setdefault(row.setting, {})[row.task] = round(float(row.score), 4)
+    return found

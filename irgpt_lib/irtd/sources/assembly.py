@@ -1,0 +1,135 @@
+"""From a file and its annotation to a checked sample, or to quarantine."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from irgpt_lib.irtd.captions import with_rule_caption
+from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, check
+from irgpt_lib.irtd.sources.boxes import fit_box
+from irgpt_lib.irtd.sources.files import read_image
+from irgpt_lib.irtd.sources.naming import NAME_RULES
+from irgpt_lib.irtd.sources.source import Source
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
+NOT_OBJECTS = frozenset({"dontcare", "ignore", "ignored"})
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a file says of one image: its objects, the regions it leaves out, the image size it states.
+
+    `left_out` counts, by kind, annotations that are no single object (`dont_care`, `crowd`).
+    """
+
+    boxes: tuple[Box, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+    stated_size: tuple[int, int] | None = None
+
+
+def attempt(source: Source, file: str, record: str, build: Callable[[], Sample]) -> Sample | Rejected:
+    """The sample that `build` makes, captioned by rule and checked, or the reason why there is none."""
+    try:
+        return check(with_rule_caption(build()))
+    except RecordError as error:
+        return Rejected(source.name, printable(file), printable(record), error.reason, printable(error.detail))
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot hold: JSON can name half a character, a table cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def plain_category(name: object) -> str:
+    """A category as boxes carry it: lower case, no blanks around.
+
+    Raises:
+        RecordError: `unknown class` where it is no text or empty.
+    """
+    if not isinstance(name, str) or not name.strip() or printable(name) != name:
+        raise RecordError("unknown class", f"{name!r} is no class name")
+    return name.strip().lower()
+
+
+def relative(file: Path, root: Path) -> str:
+    """The file as seen from the root, with forward slashes."""
+    return file.relative_to(root).as_posix()
+
+
+def split_of(path: str) -> str:
+    """The split that a file's folders name, empty where none does."""
+    return next((SPLITS[part.lower()] for part in Path(path).parts[:-1] if part.lower() in SPLITS), "")
+
+
+def counted_category(source: Source, annotation: Annotation) -> str:
+    """The category that a counting question may ask for: the first exhaustively annotated one that is
+    present, else the last. Empty where regions were left out, for objects may hide in them."""
+    if annotation.left_out or not source.counted:
+        return ""
+    present = {box.category for box in annotation.boxes}
+    return next((category for category in source.counted if category in present), source.counted[-1])
+
+
+def annotated_sample(
+    source: Source,
+    root: Path,
+    image: Path,
+    annotation: Annotation | None,
+    split: str = "",
+    visible: bytes = b"",
+) -> Sample:
+    """The sample of one infrared file; `annotation` is `None` where no file speaks of it.
+
+    Raises:
+        RecordError: the reasons of `read_image` and `fit_box`, or `size mismatch` where the annotation states
+            another image size, since its boxes would then lie elsewhere.
+    """
+    data, width, height = read_image(image)
+    said = annotation or Annotation()
+    if said.stated_size and said.stated_size != (width, height):
+        stated = "x".join(map(str, said.stated_size))
+        raise RecordError("size mismatch", f"{image}: annotation states {stated}, image is {width}x{height}")
+    named = NAME_RULES[source.naming](image.stem)
+    facts = named.facts | {kind: str(count) for kind, count in said.left_out.items()}
+    if annotation is None:
+        facts |= {"annotation": "none"}
+    return Sample(
+        sample_id=f"{source.name}/{image.stem}",
+        source=source.name,
+        band=source.band,
+        kind=source.kind,
+        width=width,
+        height=height,
+        infrared=data,
+        visible=visible,
+        group=f"{source.name}/{named.group}",
+        split=split or split_of(relative(image, root)),
+        boxes=tuple(fit_box(box, width, height) for box in said.boxes),
+        counted=counted_category(source, said) if annotation else "",
+        origin=relative(image, root),
+        facts=facts,
+    )
+
+
+def with_facts(sample: Sample, **facts: str) -> Sample:
+    """The sample with further facts."""
+    return replace(sample, facts=sample.facts | facts)
+
+
+def by_stem(source: Source, root: Path, images: Iterable[Path]) -> tuple[dict[str, Path], list[Rejected]]:
+    """Images by stem, the first of equal stems kept and the others rejected: annotations tell them not
+    apart."""
+    first: dict[str, Path] = {}
+    rejected = []
+    for image in images:
+        if image.stem in first:
+            detail = f"{relative(first[image.stem], root)} has the same stem"
+            rejected.append(Rejected(source.name, relative(image, root), image.stem, "duplicate id", detail))
+        else:
+            first[image.stem] = image
+    return first, rejected
+
+
+def tally(kinds: Sequence[str]) -> dict[str, int]:
+    """How often each kind occurs, sorted by kind."""
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

@@ -1,0 +1,168 @@
+"""One door for raw folders: by a source's name, or by a format for a folder that the registry does not
+know."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from irgpt_lib.irtd.record import Band, Kind, Rejected, Sample
+from irgpt_lib.irtd.sources.elpv import package_root
+from irgpt_lib.irtd.sources.files import list_images
+from irgpt_lib.irtd.sources.registry import FORMATS, SOURCES
+from irgpt_lib.irtd.sources.source import MalformedFile, MissingData, Reading, Source
+
+RAW = Path("data/raw")
+PROBED = 3
+
+
+class UnknownName(LookupError):
+    """No such source or format; the message lists those that exist."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def known_source(name: str) -> Source:
+    """The registered source.
+
+    Raises:
+        UnknownName: there is none; the message lists all.
+    """
+    if name not in SOURCES:
+        raise UnknownName(f"no source is named {name!r}; known: {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def known_format(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        UnknownName: no adapter reads it; the message lists all.
+    """
+    if name not in FORMATS:
+        raise UnknownName(f"no format is named {name!r}; known: {', '.join(FORMATS)}")
+    return name
+
+
+def format_of(source: Source, format: str = "") -> str:
+    """The source's own format, or the asked one where the source also comes in it.
+
+    Raises:
+        UnknownName: the source does not come in that format.
+    """
+    offered = (source.format, *source.alternatives)
+    if format and known_format(format) not in offered:
+        raise UnknownName(f"{source.name} does not come as {format!r}; it comes as {', '.join(offered)}")
+    return format or source.format
+
+
+def default_root(source: Source, raw: Path = RAW) -> Path:
+    """`raw/<folder>`; for a source that an installed package brings, that package where the folder is
+    absent."""
+    folder = raw / source.folder
+    if source.extra == "elpv" and not folder.is_dir():
+        return package_root() or folder
+    return folder
+
+
+def folder_source(format: str, root: Path, band: Band = "tir", kind: Kind = "scene") -> Source:
+    """A source for a folder of the user's own: named as the folder, with nothing known but its format.
+
+    Raises:
+        UnknownName: no adapter reads the format.
+    """
+    known_format(format)
+    example = next(source for source in SOURCES.values() if format in (source.format, *source.alternatives))
+    return Source(
+        name=root.absolute().name or "folder",
+        index=None,
+        title=str(root),
+        band=band,
+        paired=False,
+        task="unknown",
+        format=format,
+        folder=root.name,
+        home="its owner",
+        terms="unknown",
+        what_belongs_there=example.what_belongs_there,
+        kind=kind,
+    )
+
+
+def without_duplicates(items: Iterable[Sample | Rejected]) -> Reading:
+    """The items; a sample whose id came before is rejected, since ids name rows everywhere after."""
+    first: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, Sample) and item.sample_id in first:
+            detail = f"{item.sample_id} was read before from {first[item.sample_id]}"
+            yield Rejected(item.source, item.origin, item.sample_id, "duplicate id", detail)
+            continue
+        if isinstance(item, Sample):
+            first[item.sample_id] = item.origin
+        yield item
+
+
+def read(format: str, root: Path, source: Source | None = None) -> Reading:
+    """Stream a raw folder into the one schema; memory holds one image at a time.
+
+    `source` is `None` for a folder of the user's own, read as thermal scenes (`folder_source` says
+    otherwise). A broken record arrives as `Rejected`, in the place where its sample would have come.
+
+    Raises:
+        UnknownName: no adapter reads the format.
+        MissingData, MalformedFile: at the first step of the iterator; see `FORMATS[format]`.
+    """
+    adapter = FORMATS[known_format(format)]
+    return without_duplicates(adapter(root, source or folder_source(format, root)))
+
+
+def read_source(name: str, root: Path | None = None, format: str = "") -> tuple[list[Sample], list[Rejected]]:
+    """All samples and all rejected records of a registered source, from its default root where none is given.
+
+    Raises:
+        UnknownName, MissingData, MalformedFile: see `read`.
+    """
+    source = known_source(name)
+    items = list(read(format_of(source, format), root or default_root(source), source))
+    return [i for i in items if isinstance(i, Sample)], [i for i in items if isinstance(i, Rejected)]
+
+
+def check_folder(source: Source, root: Path, format: str = "") -> dict[str, Any]:
+    """Whether the folder is there and its first records can be read; a few files are opened, no more.
+
+    Returns:
+        `source`, `format`, `root`, `present`, `readable`, `images` (image files below the root), `samples`
+        and `rejected` (reason -> number) among the first three records, and `message`, empty where all is
+        well.
+    """
+    chosen = format_of(source, format)
+    report: dict[str, Any] = {"source": source.name, "format": chosen, "root": str(root), "message": ""}
+    probed: list[Sample | Rejected] = []
+    try:
+        probed = list(itertools.islice(read(chosen, root, source), PROBED))
+    except (MissingData, MalformedFile, OSError) as error:
+        report["message"] = str(error)
+    rejected = Counter(item.reason for item in probed if isinstance(item, Rejected))
+    samples = len(probed) - rejected.total()
+    if not samples and not report["message"]:
+        reasons = ", ".join(sorted(rejected)) or "no record"
+        report["message"] = f"{source.name}: {root}: none of the first {len(probed)} records can be used: {reasons}"
+    return report | {
+        "present": root.is_dir(),
+        "readable": samples > 0,
+        "images": sum(1 for _ in list_images(root)),
+        "samples": samples,
+        "rejected": dict(sorted(rejected.items())),
+    }
+
+
+def check_source(name: str, root: Path | None = None, format: str = "") -> dict[str, Any]:
+    """`check_folder` of a registered source, at its default root where none is given.
+
+    Raises:
+        UnknownName: there is no such source.
+    """
+    source = known_source(name)
+    return check_folder(source, root or default_root(source), format)

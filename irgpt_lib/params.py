@@ -1,0 +1,378 @@
+"""`params.yaml`, typed: `common`, changed by the profile, changed by the variant; nothing else states a value.
+
+`load("features", "difficulty")` returns those sections and no others, so that a notebook cannot use a value that DVC
+does not watch for it. Every key is known here; an unknown one is an error that lists what exists.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+
+from irgpt_lib import artifacts
+
+PROFILE_VARIABLE = "IRGPT_PROFILE"
+RUNS_VARIABLE = "IRGPT_RUNS"
+VARIANT_SECTIONS = ("train",)
+
+Positive = Field(gt=0)
+Share = Field(ge=0, le=1)
+
+
+class ParamsError(ValueError):
+    """`params.yaml` holds something that the study does not know, or lacks something that it needs."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def table(self) -> dict[str, Any]:
+        """Dotted key to value, for showing a section in a notebook."""
+        return dict(_flat(self.model_dump()))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return rows
+
+
+class MiniatureShape(Section):
+    """Sizes of the miniature InternVL."""
+
+    image_px: int = Field(ge=64)
+    patch_px: int = Positive
+    vision_width: int = Positive
+    vision_layers: int = Positive
+    language_width: int = Positive
+    language_layers: int = Positive
+    heads: int = Positive
+    coordinate_steps: int = Field(gt=0, le=1000)
+
+
+class BaseRecipe(Section):
+    """How the miniature is pre-trained on visible renders."""
+
+    dense_steps: int = Positive
+    language_steps: int = Positive
+    fit_steps: int = Positive
+    joint_steps: int = Positive
+    batch_size: int = Positive
+    dense_lr: float = Positive
+    language_lr: float = Positive
+    fit_lr: float = Positive
+    joint_lr: float = Positive
+    vision_lr_share: float = Positive
+    fit_weight: float
+    dense_weight: float
+    smoothing: float = Field(ge=0)
+
+
+class Base(Section):
+    """The model that the study starts from: made here (`miniature`), or a checkpoint in transformers' InternVL classes
+    (`pretrained`: `weights` is a local folder or a hub id)."""
+
+    kind: Literal["miniature", "pretrained"]
+    weights: str
+    seed: int
+    threads: int = Positive
+    scenes: int = Positive
+    evaluation_scenes: int = Positive
+    mix: dict[str, float]
+    shape: MiniatureShape
+    recipe: BaseRecipe
+
+
+class SimulatedSource(Section):
+    """The embedded world: how many scenes, how large, what share of captions is swapped on purpose."""
+
+    size_px: int = Field(ge=64)
+    scenes: dict[Literal["pretrain", "instruction", "benchmark"], int]
+    mix: dict[str, float]
+    bands: dict[Literal["nir", "swir", "tir"], float]
+    paired_share: float = Share
+    swapped_caption_share: float = Share
+
+
+class Dataset(Section):
+    """Sources and splits; `sources` names entries of the registry, or `simulated`."""
+
+    sources: list[str]
+    raw_root: str
+    seed: int
+    split_shares: dict[Literal["pretrain", "instruction", "benchmark"], float]
+    instruction_questions: int = Positive
+    benchmark_questions: int = Positive
+    max_rejected_share: float = Share
+    simulated: SimulatedSource
+
+
+class Extractor(Section):
+    """The masked autoencoder (transformers' ViTMAE): `weights` is a folder or hub id, or empty to build this shape."""
+
+    weights: str
+    image_px: int = Positive
+    patch_px: int = Positive
+    width: int = Positive
+    layers: int = Positive
+    heads: int = Positive
+    decoder_width: int = Positive
+    decoder_layers: int = Positive
+
+
+class Features(Section):
+    """Masked pre-training of the extractor on infrared and gray visible images (reading Q4)."""
+
+    extractor: Extractor
+    mask_ratio: float = Field(gt=0, lt=1)
+    epochs: int = Field(ge=0)
+    batch_size: int = Positive
+    lr: float = Positive
+    weight_decay: float
+    seed: int
+    threads: int = Positive
+
+
+class Clip(Section):
+    """Lesson 2's CLIP: an open_clip model name with `pretrained` weights, or the miniature of this shape (`name`
+    empty), which is first pre-trained on simulated visible scenes and their captions."""
+
+    name: str
+    pretrained: str
+    image_px: int = Positive
+    patch_px: int = Positive
+    width: int = Positive
+    layers: int = Positive
+    text_width: int = Positive
+    text_layers: int = Positive
+    embedding: int = Positive
+    context: int = Positive
+    pretrain_scenes: int = Field(ge=0)
+    pretrain_epochs: int = Field(ge=0)
+    pretrain_lr: float = Positive
+
+
+class Difficulty(Section):
+    """Both lessons and how they become one ranking (section 4.2; readings Q1-Q12)."""
+
+    sign: Literal["figure", "printed"]
+    bandwidth_sample: int = Positive
+    memory_mb: int = Positive
+    clip: Clip
+    warm_up_epochs: int = Positive
+    warm_up_lr: float = Positive
+    batch_size: int = Positive
+    bank: int = Positive
+    combine: Literal["borda", "lambda", "z_sum", "max", "lexicographic"]
+    lesson1_weight: float = Share
+    seed: int
+    threads: int = Positive
+
+
+class Stage1(Section):
+    """Incremental pre-training: vision encoder and projector through a frozen language model, by the curriculum."""
+
+    epochs: int = Field(ge=0)
+    batch_size: int = Positive
+    vision_lr: float = Positive
+    projector_lr: float = Positive
+    weight_decay: float
+    warm_up: float = Share
+    scheduler: Literal["cosine", "constant_with_warmup"]
+    schedule: Literal[
+        "ascending", "descending", "bidirectional", "random", "descending_stratified", "ascending_stratified"
+    ]
+    tiers: int = Positive
+    weights: Literal["literal", "normalise_mean", "continuous", "none"]
+
+
+class Lora(Section):
+    rank: int = Positive
+    alpha: int = Positive
+    dropout: float = Share
+
+
+class Stage2(Section):
+    """Instruction tuning: the whole projector and LoRA on the language model."""
+
+    epochs: int = Field(ge=0)
+    batch_size: int = Positive
+    lr: float = Positive
+    weight_decay: float
+    warm_up: float = Share
+    lora: Lora
+
+
+class Train(Section):
+    stage1: Stage1
+    stage2: Stage2
+    smoothing: float = Field(ge=0)
+    precision: Literal["fp32", "bf16"]
+    workers: int = Field(ge=0)
+    threads: int = Positive
+
+
+class Evaluate(Section):
+    """`questions` a task are answered at most (the first ones), zero-shot, fine-tuned and with shuffled images."""
+
+    questions: int = Positive
+    batch_size: int = Positive
+    threads: int = Positive
+
+
+class Ablations(Section):
+    """Bootstrap draws, confidence level and seed of the intervals; the seed does not touch training."""
+
+    draws: int = Positive
+    level: float = Field(gt=0, lt=1)
+    seed: int
+
+
+class Tables(Section):
+    draws: int = Positive
+    level: float = Field(gt=0, lt=1)
+    seed: int
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "base": Base,
+    "dataset": Dataset,
+    "features": Features,
+    "difficulty": Difficulty,
+    "train": Train,
+    "evaluate": Evaluate,
+    "ablations": Ablations,
+    "tables": Tables,
+}
+TOP_LEVEL = ("profile", "seeds", "common", "profiles", "variants")
+
+
+class Loaded:
+    """The named sections as attributes, and the profile and variant that they belong to."""
+
+    def __init__(self, profile: str, variant: str, sections: dict[str, Section]) -> None:
+        self.profile = profile
+        self.variant = variant
+        self._sections = sections
+
+    def __getattr__(self, name: str) -> Any:
+        sections = self.__dict__.get("_sections", {})
+        if name not in sections:
+            raise AttributeError(f"section {name!r} was not loaded; this notebook loaded {', '.join(sections)}")
+        return sections[name]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a value: section.key and value, for showing what a run used."""
+        found = [(f"{name}.{key}", value) for name, s in self._sections.items() for key, value in s.table().items()]
+        return [{"parameter": key, "value": value} for key, value in found]
+
+
+def read(file: Path | None = None) -> dict[str, Any]:
+    """`params.yaml` as plain containers, its top level checked.
+
+    Raises:
+        ParamsError: a top-level key is unknown or missing, or a profile or variant has an unknown section.
+    """
+    file = file or artifacts.root() / "params.yaml"
+    tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    _require_keys(f"{file.name}", tree, TOP_LEVEL, complete=True)
+    _require_keys(f"{file.name}: common", tree["common"], tuple(SECTIONS), complete=True)
+    for name, profile in tree["profiles"].items():
+        _require_keys(f"{file.name}: profiles.{name}", profile, tuple(SECTIONS), complete=True)
+    for name, variant in tree["variants"].items():
+        _require_keys(f"{file.name}: variants.{name}", variant, VARIANT_SECTIONS)
+    return tree
+
+
+def _require_keys(where: str, tree: Mapping[str, Any], known: tuple[str, ...], *, complete: bool = False) -> None:
+    if unknown := sorted(tree.keys() - set(known)):
+        raise ParamsError(f"{where}: unknown {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    if complete and (missing := [key for key in known if key not in tree]):
+        raise ParamsError(f"{where}: missing {', '.join(missing)} (write `{missing[0]}: {{}}` where nothing changes)")
+
+
+def merged(below: Any, above: Any) -> Any:
+    """`above` laid over `below`: mappings join key by key, everything else is replaced."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {
+        **below,
+        **{key: merged(below[key], value) if key in below else value for key, value in above.items()},
+    }
+
+
+def current_profile(given: str = "", tree: Mapping[str, Any] | None = None) -> str:
+    """The profile given, else that of the variable `IRGPT_PROFILE`, else that of `params.yaml`.
+
+    Raises:
+        ParamsError: there is no such profile; lists those that exist.
+    """
+    tree = tree or read()
+    profile = given or os.environ.get(PROFILE_VARIABLE) or tree["profile"]
+    if profile not in tree["profiles"]:
+        raise ParamsError(f"unknown profile {profile!r}; params.yaml has {', '.join(tree['profiles'])}")
+    return profile
+
+
+def load(*sections: str, profile: str = "", variant: str = "") -> Loaded:
+    """The named sections, frozen and checked: `common`, then the profile's changes, then the variant's.
+
+    Raises:
+        ParamsError: an unknown section, profile, variant or key, or a value of the wrong type or range.
+    """
+    tree = read()
+    profile = current_profile(profile, tree)
+    if unknown := [s for s in sections if s not in SECTIONS]:
+        raise ParamsError(f"unknown section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    if variant and variant not in tree["variants"]:
+        raise ParamsError(f"unknown variant {variant!r}; params.yaml has {', '.join(tree['variants'])}")
+    changes = tree["variants"][variant] if variant else {}
+    loaded = {}
+    for name in sections:
+        values = merged(tree["common"][name], tree["profiles"][profile][name])
+        try:
+            loaded[name] = SECTIONS[name].model_validate(merged(values, changes.get(name, {})))
+        except ValidationError as error:
+            raise ParamsError(_readable(name, profile, variant, error)) from None
+    return Loaded(profile, variant, loaded)
+
+
+def _readable(section: str, profile: str, variant: str, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = [str(part) for part in problem["loc"]]
+        message = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown parameter; there are {', '.join(_fields_at(SECTIONS[section], place[:-1]))}"
+        elif problem["type"] == "missing":
+            message = "missing"
+        lines.append(f"  {'.'.join([section, *place])}: {message}")
+    where = f"profile {profile}" + (f", variant {variant}" if variant else "")
+    return f"params.yaml ({where}):\n" + "\n".join(lines)
+
+
+def _fields_at(model: type[Section], place: list[str]) -> list[str]:
+    for part in place:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def runs() -> list[tuple[str, int]]:
+    """Every (variant, seed) of the study, in the order of `params.yaml`: what `train` and `evaluate` are run for.
+
+    The variable `IRGPT_RUNS`, for example `cl-0,none-0`, keeps only the runs that it names: the tests execute the
+    notebooks for one run only.
+
+    Raises:
+        ParamsError: the variable names a run that does not exist; lists those that do.
+    """
+    tree = read()
+    every = {f"{variant}-{seed}": (variant, seed) for variant in tree["variants"] for seed in tree["seeds"]}
+    kept = os.environ.get(RUNS_VARIABLE, "").split(",") if os.environ.get(RUNS_VARIABLE) else list(every)
+    if unknown := [name for name in kept if name not in every]:
+        raise ParamsError(f"{RUNS_VARIABLE} names the run {unknown[0]!r}; there are {', '.join(every)}")
+    return [run for name, run in every.items() if name in kept]
