@@ -37,6 +37,10 @@ _FIXED_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    # threads that wait for others sleep: spinning ones starve them where the cores are shared
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
 }
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]+")
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

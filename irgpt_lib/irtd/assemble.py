@@ -128,7 +128,8 @@ def check_rejected(rejected: Sequence[Rejected], accepted: int, max_share: float
         first = rejected[0]
         raise TooManyRejected(
             f"{len(rejected)} of {total} raw records were rejected, more than "
-            f"dataset.max_rejected_share = {max_share}: {reasons}. The first: {first.source}, {first.file}, {first.record}: {first.detail}. "
+            f"dataset.max_rejected_share = {max_share}: {reasons}. The first: {first.source}, {first.file}, "
+            f"{first.record}: {first.detail}. "
             "Mend the files or raise the share in params.yaml."
         )
 

@@ -21,7 +21,7 @@ def pairs_apart(sample: Sample) -> list[tuple[Box, Box]]:
 
 def ask(sample: Sample, rng: np.random.Generator, categories: Sequence[str], scenes: Sequence[str]) -> Question | None:
     """`Is there a X on the left side of the Y?`, true and false equally often. Only the left side is asked: over
-    both sides the answer is an exclusive or of order and wording, which models of this study's smallest size do not learn."""
+    both sides the answer is an exclusive or of order and wording, which a miniature does not learn."""
     pairs = pairs_apart(sample) if sample.kind == "scene" else []
     if not pairs:
         return None

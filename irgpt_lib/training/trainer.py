@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from irgpt_lib.models.images import decode_image
 from irgpt_lib.models.vlm import VisionLanguageModel
@@ -194,5 +194,6 @@ def fit(
             smoothing=smoothing,
             frozen=frozen,
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return pd.DataFrame(trainer.history)
