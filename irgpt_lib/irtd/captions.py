@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from irgpt_lib.irtd.record import Sample
 
+CAPTION_PROMPT = "Describe this picture in detail."
 SPOKEN = {"othervehicle": "other vehicle", "oldbuilding": "old building"}
 IRREGULAR = {"person": "people", "man": "men", "woman": "women", "child": "children", "bus": "buses"}
 UNCHANGED = frozenset({"sheep", "deer", "fish", "aircraft"})

@@ -15,8 +15,8 @@ from torch import Tensor, tensor
 from transformers import PreTrainedTokenizerFast
 
 from irgpt_lib.irtd.record import FRAME
+from irgpt_lib.tasks.task import LETTERS
 
-LETTERS = ("(A)", "(B)", "(C)", "(D)")
 PAD, START, END, UNKNOWN, IMAGE, ANSWER = "<pad>", "<s>", "</s>", "<unk>", "<IMG_CONTEXT>", "<ans>"
 SPECIAL = (PAD, START, END, UNKNOWN, IMAGE, ANSWER)
 CONTINUED = "##"

@@ -29,7 +29,8 @@ from transformers import (  # noqa: E402
 )
 
 from irgpt_lib.irtd.record import FRAME  # noqa: E402
-from irgpt_lib.models.tokenizer import IMAGE, LETTERS, coordinate_ids, coordinates, snap  # noqa: E402
+from irgpt_lib.models.tokenizer import IMAGE, coordinate_ids, coordinates, snap  # noqa: E402
+from irgpt_lib.tasks.task import LETTERS  # noqa: E402
 
 PARTS = {
     "vision": "model.vision_tower.",
@@ -72,6 +73,9 @@ class Batch:
     input_ids: Int[Tensor, "b t"]
     attention_mask: Int[Tensor, "b t"]
     labels: Int[Tensor, "b t"]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
 
 
 class VisionLanguageModel:

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from irgpt_lib import params
+from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.irtd.record import Sample
 from irgpt_lib.irtd.simulated import describe, world
 from irgpt_lib.irtd.simulated.sprites import CATEGORIES
@@ -86,7 +88,7 @@ class Corpus:
     able: dict[str, np.ndarray]
 
 
-def study_tokenizer(steps: int) -> object:
+def study_tokenizer(steps: int) -> PreTrainedTokenizerFast:
     """The tokenizer of the miniature: every phrase of the tasks and the captions, every noun of every source."""
     phrases = [p for task in TASKS.values() for p in task.phrases]
     phrases += [f"{'An' if s[0] in 'aeiou' else 'A'} {s} with " for s in world.SCENES]
@@ -125,7 +127,7 @@ def draw_texts(
         i = int(rng.choice(corpus.able[kind]))
         asked = None if kind == CAPTION else TASKS[kind].ask(corpus.samples[i], rng, CATEGORIES, world.SCENES)
         index.append(i)
-        questions.append(asked.text if asked else describe.PROMPT)
+        questions.append(asked.text if asked else CAPTION_PROMPT)
         answers.append(asked.answer if asked else describe.describe(corpus.samples[i]))
     return np.array(index), questions, answers
 
@@ -160,6 +162,11 @@ def augment(images: UInt8[np.ndarray, "b h w 3"], generator: torch.Generator) ->
     noise = torch.randn(gray.shape, generator=generator)
     gray = (gray + 0.12 * uniform() * noise).clamp(-1, 1).expand(-1, 3, -1, -1)
     return torch.where(uniform() < KEPT_IN_COLOUR, colour, gray).contiguous()
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cosine(step: int, steps: int, *, warm_up: int, floor: float) -> float:
@@ -230,13 +237,14 @@ def text_losses(
     smoothing: float,
 ) -> Float[Tensor, " b"]:
     """Loss of each answer when the language model reads `features` where the image tokens stand."""
-    batch = vlm.encode(questions, answers)
+    batch = vlm.encode(questions, answers).to(features.device)
     embeddings = vlm.model.get_input_embeddings()(batch.input_ids)
     here = (batch.input_ids == vlm.image_id)[..., None]
     embeddings = embeddings.masked_scatter(here, features.to(embeddings.dtype))
     hidden = vlm.model.model.language_model(inputs_embeds=embeddings, attention_mask=batch.attention_mask)
     logits = vlm.model.lm_head(hidden.last_hidden_state)
-    return token_losses(logits, batch.labels, ordered=vlm.ordered, smoothing=smoothing)
+    ordered = None if vlm.ordered is None else vlm.ordered.to(logits.device)
+    return token_losses(logits, batch.labels, ordered=ordered, smoothing=smoothing)
 
 
 @dataclass(frozen=True)
@@ -312,7 +320,7 @@ def run_part(
 
 
 def state_of(module: nn.Module, prefix: str) -> State:
-    return {prefix + name: value.detach().numpy() for name, value in module.state_dict().items()}
+    return {prefix + name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
 
 
 def load_state(module: nn.Module, state: State, prefix: str) -> None:
@@ -324,13 +332,15 @@ def vision_part(vlm: VisionLanguageModel, corpus: Corpus, plan: Plan) -> tuple[S
     """The vision encoder learns to name what each patch shows."""
     rng, generator = np.random.default_rng(plan.seed), torch.Generator().manual_seed(plan.seed)
     torch.manual_seed(plan.seed)
-    tower, recipe = vlm.model.model.vision_tower.train(), plan.recipe
-    head = DenseHead(plan.shape.vision_width)
+    place, recipe = device(), plan.recipe
+    tower = vlm.model.model.vision_tower.to(place).train()
+    head = DenseHead(plan.shape.vision_width).to(place)
 
     def step(number: int) -> Tensor:
         index = rng.integers(len(corpus.samples), size=recipe.batch_size)
-        hidden = tower(pixel_values=augment(corpus.visible[index], generator)).last_hidden_state
-        return head.loss(in_image_order(hidden), corpus.dense[torch.from_numpy(index)])[0]
+        pixels = augment(corpus.visible[index], generator).to(place)
+        hidden = tower(pixel_values=pixels).last_hidden_state
+        return head.loss(in_image_order(hidden), corpus.dense[torch.from_numpy(index)].to(place))
 
     everything = [*tower.parameters(), *head.parameters()]
     rows = list(optimise([(everything, recipe.dense_lr)], recipe.dense_steps, step, label="dense vision"))
@@ -341,14 +351,16 @@ def language_part(vlm: VisionLanguageModel, corpus: Corpus, plan: Plan) -> tuple
     """The language model learns the tasks on the truth itself, mapped to image tokens."""
     rng, generator = np.random.default_rng(plan.seed), torch.Generator().manual_seed(plan.seed)
     torch.manual_seed(plan.seed)
-    language, recipe = vlm.model.model.language_model.train(), plan.recipe
-    oracle = OracleProjector(plan.shape.language_width)
+    place, recipe = device(), plan.recipe
+    vlm.model.to(place)
+    language = vlm.model.model.language_model.train()
+    oracle = OracleProjector(plan.shape.language_width).to(place)
 
     def step(number: int) -> Tensor:
         index, questions, answers = draw_texts(corpus, LANGUAGE_MIX, recipe.batch_size, rng)
         tokens = oracle_tokens(corpus.dense[torch.from_numpy(index)])
         noisy = tokens + 0.08 * torch.randn(tokens.shape, generator=generator)
-        return text_losses(vlm, oracle(noisy), questions, answers, recipe.smoothing).mean()
+        return text_losses(vlm, oracle(noisy.to(place)), questions, answers, recipe.smoothing).mean()
 
     everything = [*language.parameters(), *oracle.parameters()]
     rows = list(optimise([(everything, recipe.language_lr)], recipe.language_steps, step, label="language"))
@@ -360,26 +372,28 @@ def join_parts(
 ) -> Iterator[Row]:
     """Fit the projected image tokens to the symbols, then train everything on images and text; yields loss rows."""
     rng, generator = np.random.default_rng(plan.seed + 1), torch.Generator().manual_seed(plan.seed + 1)
-    model, recipe = vlm.model, plan.recipe
+    place, recipe = device(), plan.recipe
+    model = vlm.model.to(place)
+    head, oracle = head.to(place), oracle.to(place)
     vision, projector = parameters_of(model, "vision"), parameters_of(model, "projector")
     language, supervising = parameters_of(model, "language"), list(head.parameters())
     model.train()
 
     def distance(tokens: Float[Tensor, "b t width"], index: np.ndarray) -> Tensor:
         with torch.no_grad():
-            target = oracle(oracle_tokens(corpus.dense[torch.from_numpy(index)]))
+            target = oracle(oracle_tokens(corpus.dense[torch.from_numpy(index)]).to(place))
         return (tokens - target).square().mean() / target.var()
 
     def fit_step(number: int) -> Tensor:
         index = rng.integers(len(corpus.samples), size=recipe.batch_size)
-        return distance(image_features(model, augment(corpus.visible[index], generator)), index)
+        return distance(image_features(model, augment(corpus.visible[index], generator).to(place)), index)
 
     def joint_step(number: int) -> Tensor:
         index, questions, answers = draw_texts(corpus, JOINT_MIX, recipe.batch_size, rng)
-        patches, tokens = patches_and_tokens(vlm, augment(corpus.visible[index], generator))
+        patches, tokens = patches_and_tokens(vlm, augment(corpus.visible[index], generator).to(place))
         loss = text_losses(vlm, tokens, questions, answers, recipe.smoothing).mean()
         loss = loss + recipe.fit_weight * distance(tokens, index)
-        return loss + recipe.dense_weight * head.loss(patches, corpus.dense[torch.from_numpy(index)])[0]
+        return loss + recipe.dense_weight * head.loss(patches, corpus.dense[torch.from_numpy(index)].to(place))
 
     groups = [(vision, 0.4 * recipe.fit_lr), (projector, recipe.fit_lr)]
     yield from optimise(groups, recipe.fit_steps, fit_step, label="fit")

@@ -47,6 +47,9 @@ class Dense:
     def __getitem__(self, index: Int[Tensor, " k"]) -> "Dense":
         return Dense(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def to(self, device: torch.device) -> "Dense":
+        return Dense(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
 
 def dense_targets(samples: Sequence[Sample], grid: int) -> Dense:
     """The targets of simulated samples.
@@ -153,9 +156,8 @@ class DenseHead(nn.Module):
         out = self.layers(shuffle_down(patches))
         return shuffle_up(out[..., : 4 * PATCH_OUTPUTS], patches.shape[1]), out[..., 4 * PATCH_OUTPUTS :]
 
-    def loss(self, patches: Float[Tensor, "b g g c"], dense: Dense) -> tuple[Tensor, dict[str, float]]:
-        """The sum of the targets' losses, and how well each is met on this batch (shares of 1; box in units of the
-        image; count in objects)."""
+    def loss(self, patches: Float[Tensor, "b g g c"], dense: Dense) -> Tensor:
+        """The weighted sum of the losses of all targets."""
         out, scene = self(patches)
         part = out.split([CLASSES, 4, 1, 1, 1, len(ATTRIBUTES)], dim=-1)
         category, box, leftmost, count, same, attributes = (
@@ -167,7 +169,7 @@ class DenseHead(nn.Module):
         thing, ranked = dense.category > 0, dense.leftmost >= 0
         counted, cells = (dense.kind == 1) | (dense.kind == 2), dense.same >= 0
         worn = dense.attributes >= 0
-        class_weight = torch.tensor([0.25] + [1.0] * (CLASSES - 1))
+        class_weight = torch.tensor([0.25] + [1.0] * (CLASSES - 1), device=category.device)
         votes, montage = cell_votes(same)[dense.answer > 0], dense.answer[dense.answer > 0] - 1
         scenes = dense.scene[:, None].expand(-1, scene.shape[1]).flatten()
         bce, ce = F.binary_cross_entropy_with_logits, F.cross_entropy
@@ -176,16 +178,7 @@ class DenseHead(nn.Module):
         total = total + 4 * (count - dense.count)[counted].square().mean() + bce(same[cells], dense.same[cells])
         total = total + ce(votes, montage) + bce(attributes[worn], dense.attributes[worn])
         total = total + 0.5 * ce(scene.flatten(0, 1), scenes, ignore_index=UNKNOWN)
-        with torch.no_grad():
-            found = {
-                "category": (category.argmax(-1) == dense.category)[thing].float().mean().item(),
-                "box": (box[thing] - dense.box[thing]).abs().mean().item(),
-                "count": (count - dense.count).sum((1, 2))[counted].abs().mean().item(),
-                "scene": (scene.mean(1).argmax(-1) == dense.scene)[dense.scene >= 0].float().mean().item(),
-                "reid": (votes.argmax(-1) == montage).float().mean().item(),
-                "attributes": ((attributes > 0) == (dense.attributes > 0.5))[worn].float().mean().item(),
-            }
-        return total, found
+        return total
 
 
 def cell_votes(same: Float[Tensor, "b g g"]) -> Float[Tensor, "b cells"]:

@@ -17,6 +17,7 @@ from irgpt_lib import params
 from irgpt_lib.curriculum import schedule
 from irgpt_lib.curriculum.ranking import tiers
 from irgpt_lib.curriculum.weights import sample_weights
+from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, parameters_of
 from irgpt_lib.training.trainer import TextImages, fit
 
@@ -24,7 +25,6 @@ from irgpt_lib.training.trainer import TextImages, fit
 LANGUAGE_LINEAR = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 PROJECTOR = "multi_modal_projector"
 HISTORY = ["step", "loss", "weighted_loss", "tier", "stage"]
-CAPTION_PROMPT = "Describe this picture in detail."
 STAGE1_FILE, ADAPTER_FOLDER = "stage1.safetensors", "adapter"
 
 

@@ -1,6 +1,7 @@
 """Captions of simulated scenes, written from their facts in words that hold for infrared: no colour, every object with
 its place. They stand for what a describer of the visible image would say (path IV)."""
 
+from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.irtd.record import Sample, frame_1000
 from irgpt_lib.irtd.simulated.sprites import ATTRIBUTES
 
@@ -12,7 +13,6 @@ CROWD = "A crowd of "
 CROPS = "Eight crops of people: "
 SAME = "; the person of crop 1 is in crop "
 PLAIN = "plain"
-PROMPT = "Describe this picture in detail."
 
 
 def noun(count: int, singular: str) -> str:
@@ -65,4 +65,4 @@ def phrases() -> list[str]:
     """The fixed pieces of these captions, for the tokenizer of the miniature."""
     subsets = ["-".join(["0", "0", *(a for i, a in enumerate(ATTRIBUTES) if code >> i & 1)]) for code in range(8)]
     nouns = [noun(n, thing) for thing in ("object", "car", "pedestrian") for n in (1, 2)]
-    return [AERIAL, CROWD, CROPS, SAME, AT, PROMPT, *SIDES, *QUARTERS, *nouns, *map(attributes, subsets)]
+    return [AERIAL, CROWD, CROPS, SAME, AT, CAPTION_PROMPT, *SIDES, *QUARTERS, *nouns, *map(attributes, subsets)]
