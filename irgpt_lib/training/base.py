@@ -67,13 +67,7 @@ LANGUAGE_MIX = {
     "grounding": 2.0,
     "location": 2.0,
 }
-JOINT_MIX = {
-    **dict.fromkeys(TASKS, 1.0),
-    "security": 2.0,
-    "recognition": 2.0,
-    "grounding": 2.0,
-    "location": 2.0,
-}
+JOINT_MIX = {**LANGUAGE_MIX, "relationship": 1.0, "recognition": 2.0, "reid": 3.0, "scene": 0.5}
 CAPTION_SHARE = 3.0
 KEPT_IN_COLOUR = 0.35
 

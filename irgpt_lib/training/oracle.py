@@ -24,6 +24,7 @@ CLASSES = len(CATEGORIES) + 1
 PATCH_OUTPUTS = CLASSES + 4 + 1 + 1 + 1 + len(ATTRIBUTES)
 PATCH_ORACLE = PATCH_OUTPUTS + 1
 CELLS = 8
+BACKGROUND_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -157,28 +158,33 @@ class DenseHead(nn.Module):
         return shuffle_up(out[..., : 4 * PATCH_OUTPUTS], patches.shape[1]), out[..., 4 * PATCH_OUTPUTS :]
 
     def loss(self, patches: Float[Tensor, "b g g c"], dense: Dense) -> Tensor:
-        """The weighted sum of the losses of all targets."""
+        """The weighted sum of the losses of all targets; a target that no scene of the batch has adds nothing."""
         out, scene = self(patches)
         part = out.split([CLASSES, 4, 1, 1, 1, len(ATTRIBUTES)], dim=-1)
-        category, box, leftmost, count, same, attributes = (
-            part[0],
-            part[1],
-            *(p[..., 0] for p in part[2:5]),
-            part[5],
-        )
-        thing, ranked = dense.category > 0, dense.leftmost >= 0
-        counted, cells = (dense.kind == 1) | (dense.kind == 2), dense.same >= 0
-        worn = dense.attributes >= 0
-        class_weight = torch.tensor([0.25] + [1.0] * (CLASSES - 1), device=category.device)
-        votes, montage = cell_votes(same)[dense.answer > 0], dense.answer[dense.answer > 0] - 1
-        scenes = dense.scene[:, None].expand(-1, scene.shape[1]).flatten()
-        bce, ce = F.binary_cross_entropy_with_logits, F.cross_entropy
-        total = 2 * ce(category.flatten(0, 2), dense.category.flatten(), ignore_index=UNKNOWN, weight=class_weight)
-        total = total + 6 * (box[thing] - dense.box[thing]).abs().mean() + bce(leftmost[ranked], dense.leftmost[ranked])
-        total = total + 4 * (count - dense.count)[counted].square().mean() + bce(same[cells], dense.same[cells])
-        total = total + ce(votes, montage) + bce(attributes[worn], dense.attributes[worn])
-        total = total + 0.5 * ce(scene.flatten(0, 1), scenes, ignore_index=UNKNOWN)
-        return total
+        category, box, leftmost, count, same, attributes = part[0], part[1], *(p[..., 0] for p in part[2:5]), part[5]
+        seen, thing, ranked = dense.category >= 0, dense.category > 0, dense.leftmost >= 0
+        counted, cells, worn = (dense.kind == 1) | (dense.kind == 2), dense.same >= 0, dense.attributes >= 0
+        asked, placed = dense.answer > 0, dense.scene >= 0
+        importance = torch.where(thing[seen], 1.0, BACKGROUND_WEIGHT)
+        named = F.cross_entropy(category[seen], dense.category[seen], reduction="none")
+        total = 2 * (importance * named).sum() / importance.sum().clamp(min=1)
+        total = total + 6 * average((box[thing] - dense.box[thing]).abs())
+        total = total + average(binary(leftmost[ranked], dense.leftmost[ranked]))
+        total = total + 4 * average((count - dense.count)[counted].square())
+        total = total + average(binary(same[cells], dense.same[cells]))
+        votes = F.cross_entropy(cell_votes(same)[asked], dense.answer[asked] - 1, reduction="none")
+        total = total + average(votes) + average(binary(attributes[worn], dense.attributes[worn]))
+        scenes = dense.scene[placed][:, None].expand(-1, scene.shape[1]).flatten()
+        return total + 0.5 * average(F.cross_entropy(scene[placed].flatten(0, 1), scenes, reduction="none"))
+
+
+def average(losses: Tensor) -> Tensor:
+    """The mean, and 0 where there is nothing to average."""
+    return losses.sum() / max(losses.numel(), 1)
+
+
+def binary(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def cell_votes(same: Float[Tensor, "b g g"]) -> Float[Tensor, "b cells"]:
