@@ -1,10 +1,15 @@
 """`params.yaml`, typed: `common`, changed by the profile, changed by the variant; nothing else states a value.
 
+`python -m irgpt_lib.params base` writes what the section `base` comes to under the current profile to
+`artifacts/profile/base.json`. The stage `base` depends on that file and not on the profile's name, so that profiles with the
+same base, such as `tiny` and `real`, share its weights.
+
 `load("features", "difficulty")` returns those sections and no others, so that a notebook cannot use a value that DVC
 does not watch for it. Every key is known here; an unknown one is an error that lists what exists.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +32,7 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def table(self) -> dict[str, Any]:
         """Dotted key to value, for showing a section in a notebook."""
@@ -153,6 +158,7 @@ class Clip(Section):
     context: int = Positive
     pretrain_scenes: int = Field(ge=0)
     pretrain_epochs: int = Field(ge=0)
+    pretrain_batch_size: int = Positive
     pretrain_lr: float = Positive
 
 
@@ -281,6 +287,8 @@ def read(file: Path | None = None) -> dict[str, Any]:
     tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     _require_keys(f"{file.name}", tree, TOP_LEVEL, complete=True)
     _require_keys(f"{file.name}: common", tree["common"], tuple(SECTIONS), complete=True)
+    for block in ("profiles", "variants"):
+        _require_keys(f"{file.name}: {block}", tree[block], tuple(tree[block] or ()))
     for name, profile in tree["profiles"].items():
         _require_keys(f"{file.name}: profiles.{name}", profile, tuple(SECTIONS), complete=True)
     for name, variant in tree["variants"].items():
@@ -288,7 +296,10 @@ def read(file: Path | None = None) -> dict[str, Any]:
     return tree
 
 
-def _require_keys(where: str, tree: Mapping[str, Any], known: tuple[str, ...], *, complete: bool = False) -> None:
+def _require_keys(where: str, tree: Any, known: tuple[str, ...], *, complete: bool = False) -> None:
+    if not isinstance(tree, Mapping):
+        may_hold = f"; it may hold {', '.join(known)}" if known else ""
+        raise ParamsError(f"{where}: {tree!r} where a mapping is needed{may_hold}")
     if unknown := sorted(tree.keys() - set(known)):
         raise ParamsError(f"{where}: unknown {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
     if complete and (missing := [key for key in known if key not in tree]):
@@ -376,3 +387,19 @@ def runs() -> list[tuple[str, int]]:
     if unknown := [name for name in kept if name not in every]:
         raise ParamsError(f"{RUNS_VARIABLE} names the run {unknown[0]!r}; there are {', '.join(every)}")
     return [run for name, run in every.items() if name in kept]
+
+
+def main(*sections: str) -> int:
+    """Write each named section, as the current profile states it, to `artifacts/profile/<section>.json`."""
+    try:
+        loaded = load(*sections)
+    except ParamsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name in sections:
+        artifacts.write_json(f"profile/{name}.json", getattr(loaded, name).model_dump())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
