@@ -63,8 +63,11 @@ def atomic(target: Path) -> Iterator[Path]:
     try:
         part = scratch / target.name
         yield part
-        if part.is_dir() and target.exists():
-            shutil.rmtree(target)
+        if not part.exists():
+            raise FileNotFoundError(f"nothing was written for {target}; write to the path that `atomic` gives")
+        if target.exists() and (part.is_dir() or target.is_dir()):
+            # A folder cannot be replaced in one step; deleting it first would leave a long gap without old or new.
+            os.replace(target, scratch / f"{target.name}.old")
         os.replace(part, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

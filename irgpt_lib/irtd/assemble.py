@@ -48,7 +48,8 @@ def collect(config: params.Dataset, raw_root: Path) -> tuple[list[Sample], list[
         captioned = [with_rule_caption(sample) for sample in accepted]
         samples += with_split(captioned, config.split_shares, config.seed)
         rejected += bad
-    check_rejected(rejected, len(samples), config.max_rejected_share)
+    raw = sum(sample.source != SIMULATED for sample in samples)
+    check_rejected(rejected, raw, config.max_rejected_share)
     return samples, rejected
 
 
@@ -174,10 +175,25 @@ def make_questions(samples: Sequence[Sample], split: str, count: int, seed: int)
 
 
 def all_questions(samples: Sequence[Sample], config: params.Dataset) -> pd.DataFrame:
-    """The instruction questions and the benchmark's."""
-    counts = {"instruction": config.instruction_questions, "benchmark": config.benchmark_questions}
-    parts = [make_questions(samples, split, count, config.seed) for split, count in counts.items()]
-    return pd.concat(parts, ignore_index=True)
+    """The instruction questions and the benchmark's.
+
+    A task that has no instruction question gets no benchmark question either: nothing could be tuned on it, and its
+    blind prior could not be learned.
+
+    Raises:
+        ValueError: no question at all could be made for one of the splits.
+    """
+    tuning = make_questions(samples, "instruction", config.instruction_questions, config.seed)
+    asked = make_questions(samples, "benchmark", config.benchmark_questions, config.seed)
+    asked = asked[asked["task"].isin(tuning["task"].unique())]
+    for split, questions in (("instruction", tuning), ("benchmark", asked)):
+        if questions.empty:
+            groups = len({s.group or s.sample_id for s in samples if s.split == split})
+            raise ValueError(
+                f"no {split} question could be made: that split has {groups} groups of images; add sources or change "
+                "dataset.split_shares"
+            )
+    return pd.concat([tuning, asked], ignore_index=True)
 
 
 def gallery(samples: Sequence[Sample], count: int) -> pd.DataFrame:
@@ -186,23 +202,10 @@ def gallery(samples: Sequence[Sample], count: int) -> pd.DataFrame:
     for sample in samples:
         kinds.setdefault((sample.source, sample.kind, sample.band), []).append(sample)
     groups = [kinds[key] for key in sorted(kinds)]
-    chosen = [
-        groups[i % len(groups)][i // len(groups)]
-        for i in range(0, len(groups) * 2)
-        if i // len(groups) < len(groups[i % len(groups)])
-    ]
-    step = max(1, len(chosen) // count)
-    rows = [
-        {
-            "infrared": s.infrared,
-            "visible": s.visible,
-            "caption": s.caption,
-            "boxes": s.boxes,
-            "band": s.band,
-            "sample_id": s.sample_id,
-        }
-        for s in chosen[::step][:count]
-    ]
+    drawn = np.random.default_rng(0).permutation(len(groups))[:count]
+    shown = [groups[i][0] for i in drawn] + [group[1] for group in groups if len(group) > 1]
+    names = ("infrared", "visible", "caption", "boxes", "band", "sample_id")
+    rows = [{name: getattr(sample, name) for name in names} for sample in shown[:count]]
     return pd.DataFrame(rows)
 
 
@@ -255,3 +258,25 @@ def account(samples: Sequence[Sample], rejected: Sequence[Rejected], questions: 
         },
         "rejected": dict(sorted(Counter(r.reason for r in rejected).items())),
     }
+
+
+def question_gallery(samples: Sequence[Sample], questions: pd.DataFrame, each: int) -> pd.DataFrame:
+    """The first `each` questions of every task with their images, in the columns that a picture of samples needs; the
+    caption is the question and its true answer."""
+    by_id = {s.sample_id: s for s in samples}
+    rows = []
+    for question in questions.groupby("task", sort=False).head(each).itertuples():
+        sample = by_id[question.sample_id]
+        text = f"{question.task}: {question.question} -> {question.answer}".replace("\n", " ")
+        boxes = () if sample.kind in ("aerial", "crowd", "montage") else sample.boxes
+        rows.append(
+            {
+                "infrared": sample.infrared,
+                "visible": sample.visible,
+                "caption": text,
+                "boxes": boxes,
+                "band": sample.band,
+                "sample_id": sample.sample_id,
+            }
+        )
+    return pd.DataFrame(rows)

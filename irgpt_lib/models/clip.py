@@ -6,6 +6,7 @@ stands in for the public CLIP, which nobody can download on a machine without a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -95,13 +96,19 @@ def load_clip(name: str, pretrained: str) -> ClipReader:
     is read without unpickling code).
 
     Raises:
-        ValueError: open_clip knows no model of that name; the message lists those of the same family.
+        ValueError: open_clip knows no model of that name, or no such weights of it (an empty `pretrained` would
+            leave the model random without a word); the message lists those that exist.
     """
     known = open_clip.list_models()
     if name not in known:
         near = [model for model in known if model.split("-")[0] == name.split("-")[0]] or known[:8]
         raise ValueError(f"open_clip has no model {name!r}; it has for example {', '.join(near)}")
-    model = open_clip.create_model(name, pretrained=pretrained or None, weights_only=True)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise ValueError(
+            f"open_clip has no weights {pretrained!r} of {name}, nor is that a file; it has {', '.join(tags) or 'none'}"
+        )
+    model = open_clip.create_model(name, pretrained=pretrained, weights_only=True)
     image_px = model.visual.image_size
     size = image_px[0] if isinstance(image_px, (tuple, list)) else image_px
     return ClipReader(model, open_clip.get_tokenizer(name), size, model.context_length)
@@ -118,7 +125,7 @@ def train_clip(
     seed: int,
     train_scale: bool,
     label: str,
-) -> list[dict[str, float]]:
+) -> list[dict[str, int | float]]:
     """Contrastive training in place with open_clip's own loss, AdamW and one cosine with a tenth of warm-up.
 
     The logit scale is frozen unless `train_scale`: with it free, the change of loss would measure temperature (Q6).

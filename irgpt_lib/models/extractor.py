@@ -89,7 +89,7 @@ def train_extractor(
     lr: float,
     weight_decay: float,
     seed: int,
-) -> list[dict[str, float]]:
+) -> list[dict[str, int | float]]:
     """Masked pre-training in place: AdamW, one cosine with a tenth of warm-up, random horizontal flips.
 
     Returns:
@@ -135,12 +135,17 @@ def extract_features(
     model.eval()
     device = next(model.parameters()).device
     encoder, ratio = model.vit, model.config.mask_ratio
+    # ViTMAE shuffles patches even when it masks none; in their own order the features are bitwise repeatable.
+    in_order = torch.arange(encoder.embeddings.patch_embeddings.num_patches, device=device, dtype=torch.float32)[None]
     model.config.mask_ratio = 0.0
     features = []
-    for start in range(0, len(gray), batch_size):
-        hidden = encoder(pixel_values=normalised(gray[start : start + batch_size]).to(device)).last_hidden_state
-        features.append(hidden[:, 1:].mean(1).float().cpu())
-    model.config.mask_ratio = ratio
+    try:
+        for start in range(0, len(gray), batch_size):
+            pixels = normalised(gray[start : start + batch_size]).to(device)
+            hidden = encoder(pixel_values=pixels, noise=in_order.expand(len(pixels), -1)).last_hidden_state
+            features.append(hidden[:, 1:].mean(1).float().cpu())
+    finally:
+        model.config.mask_ratio = ratio
     return torch.cat(features)
 
 

@@ -12,7 +12,7 @@ def decode_image(data: bytes, px: int) -> UInt8[np.ndarray, "px px"]:
     """One encoded image as gray, resized to a square of `px`; its aspect is not kept, for the frame 0-1000 is relative
     to width and height too."""
     image = Image.open(io.BytesIO(data)).convert("L")
-    return np.asarray(image if image.size == (px, px) else image.resize((px, px), Image.Resampling.BICUBIC))
+    return np.array(image if image.size == (px, px) else image.resize((px, px), Image.Resampling.BICUBIC))
 
 
 def decode_all(images: Iterable[bytes], px: int) -> UInt8[np.ndarray, "n px px"]:

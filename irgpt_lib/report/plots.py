@@ -250,8 +250,10 @@ def domain_projection(points: pd.DataFrame, *, names: tuple[str, str] = ("compon
     start, end = infrared[["x", "y"]].mean(), seen[["x", "y"]].mean()
     ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops={"arrowstyle": "-|>", "lw": 2, "color": "#222222"})
     outline = {"bbox": {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}}
-    ax.annotate("mean infrared", tuple(start), (0, -14), textcoords="offset points", ha="center", **outline)
-    ax.annotate("mean visible", tuple(end), (0, 9), textcoords="offset points", ha="center", **outline)
+    # each label on the far side of its mean: close means would else hide each other's
+    side = 1 if end.y >= start.y else -1
+    for text, place, up in (("mean infrared", start, -side), ("mean visible", end, side)):
+        ax.annotate(text, tuple(place), (0, 14 * up), textcoords="offset points", ha="center", va="center", **outline)
     ax.set(title="features in two dimensions", xlabel=names[0], ylabel=names[1])
     ax.legend(markerscale=2)
     below = axes[0, 1]

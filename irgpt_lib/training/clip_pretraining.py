@@ -13,21 +13,21 @@ MIX = {"scene": 0.4, "pair": 0.2, "aerial": 0.12, "crowd": 0.12, "montage": 0.16
 SCENES_SEED = 7_000_001
 
 
-def from_params(config: params.Difficulty) -> tuple[ClipReader, list[dict[str, float]]]:
+def from_params(config: params.Difficulty) -> tuple[ClipReader, list[dict[str, int | float]]]:
     """The CLIP that the section `difficulty` states, and one loss row an epoch of its pre-training (none where it is a
     published one)."""
     shape = config.clip
     if shape.name:
         reader, history = load_clip(shape.name, shape.pretrained), []
     else:
-        sizes = shape.model_dump(exclude={"name", "pretrained", "pretrain_scenes", "pretrain_epochs", "pretrain_lr"})
+        sizes = {name: value for name, value in shape.model_dump().items() if not name.startswith(("name", "pretrain"))}
         reader = build_clip(**sizes, seed=config.seed)
         history = pretrain(reader, config)
     reader.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return reader, history
 
 
-def pretrain(reader: ClipReader, config: params.Difficulty) -> list[dict[str, float]]:
+def pretrain(reader: ClipReader, config: params.Difficulty) -> list[dict[str, int | float]]:
     """Contrastive training on gray visible renders and their captions; changes the reader in place."""
     shape = config.clip
     reader.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,7 +42,7 @@ def pretrain(reader: ClipReader, config: params.Difficulty) -> list[dict[str, fl
         np.concatenate(gray),
         reader.tokens(captions),
         epochs=shape.pretrain_epochs,
-        batch_size=config.batch_size,
+        batch_size=shape.pretrain_batch_size,
         lr=shape.pretrain_lr,
         seed=config.seed,
         train_scale=True,

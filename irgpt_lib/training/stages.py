@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from irgpt_lib import params
+from irgpt_lib.compat import ensure_torchvision
+
+ensure_torchvision()
+
+from peft import LoraConfig, PeftModel, get_peft_model
+
 from irgpt_lib.curriculum import schedule
 from irgpt_lib.curriculum.ranking import tiers
 from irgpt_lib.curriculum.weights import sample_weights
@@ -174,22 +179,29 @@ def joined_history(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def save_run(folder: Path, first: dict[str, torch.Tensor], adapted: PeftModel) -> None:
     """The files that evaluation reads: stage 1's weights and stage 2's adapter with its projector."""
     save_file(first, folder / STAGE1_FILE)
-    adapted.save_pretrained(folder / ADAPTER_FOLDER)
+    config = adapted.peft_config["default"]
+    base = Path(config.base_model_name_or_path or "")
+    # where the base lay on this machine is no fact of the run, and would make equal runs differ in their bytes
+    config.base_model_name_or_path = base.name if base.is_dir() else config.base_model_name_or_path
+    adapted.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)  # LoRA touches none
+    (folder / ADAPTER_FOLDER / "README.md").unlink()  # peft's empty model card, which repeats the path
 
 
 def load_stage1(vlm: VisionLanguageModel, folder: Path) -> None:
     """Put the stage-1 weights of `save_run` into the base model.
 
     Raises:
-        KeyError: the file holds a tensor that the model does not have.
+        KeyError: the file holds a tensor that stage 1 does not train in this model, or lacks one that it does.
+        RuntimeError: a tensor has another shape.
     """
-    state = load_file(folder / STAGE1_FILE)
-    if unknown := sorted(state.keys() - vlm.model.state_dict().keys()):
-        raise KeyError(f"{folder / STAGE1_FILE} does not fit this base model; it has {unknown[:3]} ...")
+    file = folder / STAGE1_FILE
+    state, expected = load_file(file), stage1_state(vlm).keys()
+    if odd := sorted(state.keys() ^ expected):
+        raise KeyError(f"{file} does not fit this base model: missing or unknown {odd[:3]}; run `dvc repro train`")
     vlm.model.load_state_dict(state, strict=False)
 
 
 def load_adapter(vlm: VisionLanguageModel, folder: Path) -> VisionLanguageModel:
-    """The same reader with stage 2's adapter merged into its weights, for evaluation."""
+    """The same model with stage 2's adapter merged into its weights, for evaluation; `vlm` itself is changed."""
     adapted = PeftModel.from_pretrained(vlm.model, folder / ADAPTER_FOLDER)
     return VisionLanguageModel(adapted.merge_and_unload(), vlm.tokenizer)

@@ -12,6 +12,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+from irgpt_lib.compat import ensure_torchvision
+
+ensure_torchvision()
+
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from irgpt_lib.models.images import decode_image
@@ -154,18 +159,23 @@ def fit(
 ) -> pd.DataFrame:
     """One pass over `batches` with AdamW; `groups` gives each parameter group its peak learning rate.
 
+    `warm_up` is a share of the steps, 0-1. Without batches nothing is trained.
+
     Returns:
         One row a step: `step` (from 1), `loss` (mean over the batch), `weighted_loss`.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
+    if not batches:  # with no steps to take, the Trainer would fall back to three epochs
+        return pd.DataFrame(columns=["step", "loss", "weighted_loss"])
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
             max_steps=len(batches),
             lr_scheduler_type=scheduler,
-            warmup_steps=max(1, round(warm_up * len(batches))),
+            # the first of n warm-up steps has rate 0, so that one forced step would waste a whole batch
+            warmup_steps=round(warm_up * len(batches)),
             max_grad_norm=1.0,
             bf16=precision == "bf16",
             use_cpu=not torch.cuda.is_available(),
