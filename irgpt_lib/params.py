@@ -1,8 +1,8 @@
 """`params.yaml`, typed: `common`, changed by the profile, changed by the variant; nothing else states a value.
 
 `python -m irgpt_lib.params base` writes what the section `base` comes to under the current profile to
-`artifacts/profile/base.json`. The stage `base` depends on that file and not on the profile's name, so that profiles with the
-same base, such as `tiny` and `real`, share its weights.
+`artifacts/profile/base.json`. The stage `base` depends on that file and not on the profile's name, so that profiles
+with the same base, such as `tiny` and `real`, share its weights.
 
 `load("features", "difficulty")` returns those sections and no others, so that a notebook cannot use a value that DVC
 does not watch for it. Every key is known here; an unknown one is an error that lists what exists.

@@ -57,10 +57,22 @@ def decoded(samples: pd.DataFrame, px: int) -> dict[str, UInt8[np.ndarray, "px p
 
 
 def shuffled_within_task(questions: pd.DataFrame) -> list[str]:
-    """For each question the sample id of another question of the same task, so that no image fits its question."""
-    shown = questions["sample_id"].to_numpy(dtype=object).copy()
-    for rows in questions.groupby("task").indices.values():
-        shown[rows] = np.roll(shown[rows], max(1, len(rows) // 2))
+    """For each question the sample id of another question of the same task, so that no image fits its question.
+
+    Raises:
+        ValueError: a task has questions about one sample only, or more than half of them are about the same.
+    """
+    own = questions["sample_id"].to_numpy(dtype=object)
+    shown = own.copy()
+    for task, rows in questions.groupby("task").indices.items():
+        # samples in order, so that half a turn leads away from every question of the same one
+        ordered = rows[np.argsort(own[rows].astype(str), kind="stable")]
+        shown[ordered] = np.roll(own[ordered], len(ordered) // 2)
+        if (same := own[rows] == shown[rows]).any():
+            raise ValueError(
+                f"no other image for the {task} question about {own[rows][same][0]}: too few samples among "
+                f"{len(rows)} questions; raise dataset.benchmark_questions or add a source"
+            )
     return shown.tolist()
 
 

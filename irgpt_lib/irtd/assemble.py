@@ -141,6 +141,8 @@ def make_questions(samples: Sequence[Sample], split: str, count: int, seed: int)
     Columns: question_id, sample_id, group, band, source, split, task, question, answer (released grammar, frame
     0-1000), truth and options (JSON), key (what the question itself gives away).
     """
+    if len({s.sample_id for s in samples}) < len(samples):
+        raise ValueError("two samples have one id; every source must name its samples apart")
     own = [s for s in samples if s.split == split]
     categories = sorted({b.category for s in samples for b in s.boxes})
     scenes = sorted({s.scene for s in samples if s.scene})

@@ -6,6 +6,7 @@ a model reads or writes uses the frame 0-1000 of the released Location task and 
 
 import hashlib
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ BANDS: tuple[Band, ...] = get_args(Band)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FRAME = 1000
 MAX_PIXELS = 64_000_000
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 
 
 class RecordError(ValueError):
@@ -148,13 +150,17 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if not data:
         raise RecordError("empty image", name)
     try:
-        image = Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise RecordError("image too large", f"{name}: {image.width}x{image.height} pixels")
         image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, RecordError):
-            raise
+    except RecordError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RecordError("image too large", f"{name}: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
         raise RecordError("unreadable image", f"{name}: {error}") from error
     return image
 
@@ -164,7 +170,7 @@ def check(sample: Sample) -> Sample:
 
     Raises:
         RecordError: with one of the reasons `empty image`, `unreadable image`, `image too large`, `size mismatch`,
-            `unknown band`, `unknown kind`, `degenerate box`, `box outside image`.
+            `unknown band`, `unknown kind`, `impossible montage answer`, `degenerate box`, `box outside image`.
     """
     if sample.band not in BANDS:
         raise RecordError("unknown band", f"{sample.band!r}; known: {', '.join(BANDS)}")
@@ -175,6 +181,8 @@ def check(sample: Sample) -> Sample:
         raise RecordError("size mismatch", f"stated {sample.width}x{sample.height}, is {image.width}x{image.height}")
     if sample.visible:
         open_image(sample.visible, f"visible pair of {sample.origin or sample.sample_id}")
+    if sample.montage_answer not in (0, *range(2, 9)):
+        raise RecordError("impossible montage answer", f"{sample.montage_answer}; 2 to 8, or 0 for no montage")
     for box in sample.boxes:
         corners = (box.x1, box.y1, box.x2, box.y2)
         if not all(np.isfinite(corners)) or box.x2 <= box.x1 or box.y2 <= box.y1:

@@ -152,7 +152,8 @@ class VisionLanguageModel:
     def answer(
         self, questions: Sequence[str], images: UInt8[np.ndarray, "n h w *c"], *, max_new_tokens: int
     ) -> list[str]:
-        """Greedy answers, as text without special tokens."""
+        """Greedy answers, as text without special tokens; puts the model in evaluation mode."""
+        self.model.eval()
         batch = self.encode_prompts(questions)
         device = next(self.model.parameters()).device
         generated = self.model.generate(

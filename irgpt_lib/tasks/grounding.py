@@ -39,6 +39,8 @@ def ask(sample: Sample, rng: np.random.Generator, categories: Sequence[str], sce
     text, box = targets[int(rng.integers(len(targets)))]
     w, h = sample.width, sample.height
     truth = [frame_1000(box.x1, w), frame_1000(box.y1, h), frame_1000(box.x2, w), frame_1000(box.y2, h)]
+    if truth[0] >= truth[2] or truth[1] >= truth[3]:
+        return None  # thinner than a thousandth of the image: the text frame cannot hold it
     answer = OPEN + ", ".join(map(str, truth)) + CLOSE
     return Question("grounding", f"{ASK}{text}.", answer, truth, key=text)
 

@@ -11,7 +11,7 @@ from irgpt_lib.tasks.task import Guess, Question, Task, chance_by_draw
 
 ASK, ORDER = "Locate all ", " from left to right."
 OPEN_REF, OPEN, CLOSE = "<ref>", "</ref> at <pos>[(", ")]</pos>"
-POSITIONS = re.compile(r"<pos>\s*\[(.*?)\]\s*</pos>", re.DOTALL)
+POSITIONS = re.compile(r"<pos>\s*\[([^\[\]<]*)\]\s*</pos>")
 POINT = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)")
 WORST_ERROR = FRAME / 2
 MOST_POINTS = 40
@@ -39,8 +39,9 @@ def read(text: str) -> list[list[int]] | None:
 
 
 def score(parsed: Points | None, truth: Points) -> float:
-    """Mean absolute coordinate error, 0-500, over the best one-to-one matching (Hungarian algorithm). A point that
-    one side lacks counts as the worst error, 500, so that leaving points out or adding some never pays."""
+    """Mean absolute coordinate error, 0-500, over the best one-to-one matching (Hungarian algorithm). The mean
+    is over the longer of the two lists: a point that one side lacks counts as the worst error, 500, so that leaving
+    points out does not pay, and neither does adding points that are not there."""
     if not parsed:
         return WORST_ERROR
     p, t = np.asarray(parsed, float), np.asarray(truth, float)

@@ -291,7 +291,9 @@ def train_base(plan: Plan, *, processes: int) -> tuple[VisionLanguageModel, list
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             (vision, vision_rows), (language, language_rows) = pool.map(run_part, parts, [plan] * 2)
     else:
+        threads = torch.get_num_threads()
         (vision, vision_rows), (language, language_rows) = (run_part(part, plan) for part in parts)
+        torch.set_num_threads(threads)
     vlm = new_model(plan.shape, plan.seed)
     corpus = make_corpus(plan.scenes, seed=plan.seed + 1, shape=plan.shape, mix=plan.mix)
     head = DenseHead(plan.shape.vision_width)

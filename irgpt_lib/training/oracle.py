@@ -65,6 +65,8 @@ def dense_targets(samples: Sequence[Sample], grid: int) -> Dense:
     count = np.zeros((n, grid, grid), np.float32)
     attributes = np.full((n, grid, grid, len(ATTRIBUTES)), -1.0, np.float32)
     scene, answer = np.full((2, n), UNKNOWN)
+    for sample in samples:
+        require_known(sample)
     kind = np.array([KINDS.index(s.kind) for s in samples])
     for i, sample in enumerate(samples):
         patch = sample.width / grid
@@ -92,6 +94,16 @@ def dense_targets(samples: Sequence[Sample], grid: int) -> Dense:
                 count[i, y, x] += 1
     tensors = (category, box, leftmost, count, same, attributes, scene, kind, answer)
     return Dense(*(torch.from_numpy(t) for t in tensors))
+
+
+def require_known(sample: Sample) -> None:
+    """Refuse what the simulated world does not draw."""
+    odd = {b.category for b in sample.boxes} - set(CATEGORIES)
+    if odd or (sample.kind == "scene" and sample.scene not in SCENES) or sample.kind not in KINDS:
+        raise ValueError(
+            f"{sample.sample_id}: dense targets know the categories {', '.join(CATEGORIES)}, the scenes "
+            f"{', '.join(SCENES)} and the kinds {', '.join(KINDS)}; not {sorted(odd) or [sample.scene, sample.kind]}"
+        )
 
 
 def cell_slices(cell: int, grid: int) -> tuple[slice, slice]:

@@ -59,7 +59,7 @@ MATERIALS: dict[str, Material] = {
 
 def luminance(rgb: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
     """ITU-R BT.601 luma of linear reflectances."""
-    return rgb @ LUMA
+    return np.asarray(rgb @ LUMA)
 
 
 def _planck_table() -> tuple[np.ndarray, np.ndarray]:
@@ -76,4 +76,4 @@ _CELSIUS, _RADIANCE = _planck_table()
 
 def band_radiance(celsius: np.ndarray) -> np.ndarray:
     """Black-body radiance over 8-14 um in W m^-2 sr^-1 (Planck's law, interpolated), for -60 to 120 degrees Celsius."""
-    return np.interp(celsius, _CELSIUS, _RADIANCE)
+    return np.asarray(np.interp(celsius, _CELSIUS, _RADIANCE))

@@ -432,7 +432,8 @@ def render(canvases: list[Canvas], rng: np.random.Generator) -> Renders:
 def generate(count: int, *, seed: int, size: int, mix: dict[str, float]) -> Iterator[tuple[list[Sample], Renders]]:
     """`count` scenes in batches of up to 256: their truth and their images in all bands, the same for the same seed.
 
-    `mix` gives the share of each kind of scene: `scene`, `pair`, `aerial`, `crowd`, `montage`.
+    A batch is drawn as a whole: the scenes of a last, shorter one are others than those of a full one. `mix` gives the
+    share of each kind of scene: `scene`, `pair`, `aerial`, `crowd`, `montage`.
 
     Raises:
         ValueError: `mix` names an unknown kind, or the size is below 64 px, where objects lose their parts.

@@ -1,0 +1,86 @@
+"""Data: drawing simulated scenes, reading a raw folder, reading the table of samples."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from irgpt_lib import params
+from irgpt_lib.irtd.assemble import simulated_samples
+from irgpt_lib.irtd.record import Sample, read_samples, to_table
+from irgpt_lib.irtd.simulated import world
+from irgpt_lib.irtd.sources import read
+from tests.bench.measuring import Row, interleaved, rate, timed
+
+FRAME = (512, 640)
+
+
+def some_samples(counts: dict[str, int], seed: int = 0) -> list[Sample]:
+    """Samples of the simulated world as the study makes them, so many a split."""
+    simulated = params.load("dataset").dataset.simulated
+    return simulated_samples(simulated.model_copy(update={"scenes": counts}), seed)
+
+
+def simulator(scenes: int, repeats: int) -> Row:
+    """Scenes drawn and rendered in four bands; there is no other simulator of this world to compare with."""
+    config = params.load("dataset").dataset.simulated
+
+    def draw() -> None:
+        for _ in world.generate(scenes, seed=1, size=config.size_px, mix=config.mix):
+            pass
+
+    draw()
+    timings = [timed(draw) for _ in range(repeats)]
+    return Row(
+        "simulated scenes, visible and three infrared renders",
+        scenes,
+        f"scenes of {config.size_px} px",
+        "",
+        timings,
+        note=f"{rate(scenes, timings):.0f} scenes per CPU-second; no peer draws this world",
+    )
+
+
+def write_frames(folder: Path, count: int) -> None:
+    """A raw folder in FLIR's format: smooth 640 x 512 frames with some noise, one box each."""
+    rng = np.random.default_rng(0)
+    (folder / "infrared").mkdir(parents=True)
+    y, x = np.mgrid[: FRAME[0], : FRAME[1]]
+    lines = ["image_name,class_id,xmin,xmax,ymin,ymax"]
+    for number in range(count):
+        smooth = 128 + 60 * np.sin(x / 90 + number) * np.cos(y / 70)
+        frame = (smooth + rng.normal(0, 4, FRAME)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(frame).save(folder / "infrared" / f"FLIR_{number:05}.jpg", quality=90)
+        lines.append(f"FLIR_{number:05}.jpg,1,100,140,200,300")
+    (folder / "boxes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def raw_folder(scratch: Path, frames: int, repeats: int) -> Row:
+    """Reading a raw folder into checked, captioned samples, against decoding its images and nothing else."""
+    root = scratch / "frames"
+    write_frames(root, frames)
+    files = sorted((root / "infrared").iterdir())
+
+    def decode() -> None:
+        for file in files:
+            with Image.open(file) as image:
+                image.load()
+
+    def ours() -> None:
+        found = sum(isinstance(item, Sample) for item in read("flir_csv", root))
+        if found != frames:
+            raise RuntimeError(f"{root}: {found} of {frames} frames were read")
+
+    mine, theirs = interleaved(ours, decode, repeats)
+    note = f"{rate(frames, mine):.0f} images per CPU-second; the peer neither reads boxes nor checks nor captions"
+    return Row("raw folder to checked samples", frames, "JPEG, 640 x 512", "Pillow, decoding only", mine, theirs, note)
+
+
+def sample_table(scratch: Path, samples: int, repeats: int) -> Row:
+    """The study's table of samples as records, against pyarrow's own Python rows of the same file."""
+    file = scratch / "samples.parquet"
+    pq.write_table(to_table(some_samples({"pretrain": samples, "instruction": 0, "benchmark": 0})), file)
+    mine, theirs = interleaved(lambda: read_samples(file), lambda: pq.read_table(file).to_pylist(), repeats)
+    note = f"{rate(samples, mine):.0f} samples per CPU-second; the peer leaves dictionaries"
+    return Row("table of samples to records", samples, "samples", "pyarrow to_pylist", mine, theirs, note)
