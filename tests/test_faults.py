@@ -96,14 +96,14 @@ def kernels_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 def kill_while_writing(study: Path) -> int:
-    """Start the run, SIGKILL it and its kernel as soon as the table of samples is being written; its exit status."""
+    """Start the run, SIGKILL it and its kernel as soon as it sets about writing the first table; its exit status."""
     command = [sys.executable, "-m", "irgpt_lib.run", "01_dataset", "profile=smoke"]
     dataset, log = study / "results" / "dataset", (study / "log").open("wb")
     scratch = {"TMPDIR": str(study)}  # what the killed run leaves there goes with the study
     with inside(study), log, subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | scratch) as runner:
         family = psutil.Process(runner.pid)
         deadline, kernels = time.monotonic() + PATIENCE_S, []
-        while not any(dataset.glob(".samples.parquet.*")):
+        while not dataset.is_dir():  # made just before the first table is written
             assert runner.poll() is None, (study / "log").read_text()
             assert time.monotonic() < deadline, "the run did not begin to write"
             kernels = kernels or kernels_of(family)
