@@ -14,6 +14,8 @@ WORKED_EXAMPLES := $(sort $(wildcard tests/*.ipynb))
 # DVC hashes a notebook's file: what an editor saves in it beside the cells must not re-run a stage
 STRIP := nbstripout --extra-keys "metadata.language_info metadata.widgets cell.metadata.execution"
 NBVAL := -m pytest -x --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval.cfg
+# the worked examples keep the outputs that nbval compares, and the counts by which it knows that they were run
+STRIP_WORKED := $(STRIP) --keep-count
 # the study's folder for one shell command; the command's exit status outlives the clean-up
 IN_SCRATCH := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && export IRGPT_ARTIFACTS="$$scratch"
 
@@ -61,11 +63,14 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 lint: $(READY)  ## check style, in the library, the tests and the notebooks, and that notebooks hold no output
 	@ruff check .
-	@$(if $(NOTEBOOKS)$(WORKED_EXAMPLES),$(STRIP) --verify $(NOTEBOOKS) $(WORKED_EXAMPLES))
+	@$(if $(NOTEBOOKS),$(STRIP) --verify $(NOTEBOOKS))
+	@$(if $(WORKED_EXAMPLES),$(STRIP_WORKED) --verify $(WORKED_EXAMPLES))
 
 strip: $(READY)  ## take outputs and an editor's marks out of the notebooks
-	@$(if $(NOTEBOOKS)$(WORKED_EXAMPLES),$(STRIP) --verify $(NOTEBOOKS) $(WORKED_EXAMPLES) >/dev/null || \
-	  { echo "stripping the notebooks"; $(STRIP) $(NOTEBOOKS) $(WORKED_EXAMPLES); })
+	@for notebook in $(NOTEBOOKS); do \
+	  $(STRIP) --verify "$$notebook" >/dev/null || { echo "stripping $$notebook"; $(STRIP) "$$notebook"; }; done
+	@for notebook in $(WORKED_EXAMPLES); do \
+	  $(STRIP_WORKED) --verify "$$notebook" >/dev/null || { echo "stripping $$notebook"; $(STRIP_WORKED) "$$notebook"; }; done
 
 clean:  ## remove the environment and caches; results stay
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis irgpt_lib.egg-info artifacts/failed
