@@ -402,3 +402,8 @@ def summary_json(summary: pd.DataFrame, account: Mapping[str, object]) -> dict[s
     for row in summary.dropna(subset=["mean"]).itertuples():
         found.setdefault(row.variant, {}).setdefault(row.setting, {})[row.column] = round(float(row.mean), 4)
     return {"data": {"samples": account["samples"], "simulated": account["simulated"]}, "means": found}
+
+
+def headed(title: str, body: str, *, simulated: bool) -> str:
+    """A table under a heading that says what its data was: every table of this study has one."""
+    return f"### {title}, on {'simulated' if simulated else 'real'} data\n\n{body.strip()}\n"
