@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from irgpt_lib.irtd.captions import with_rule_caption
+from irgpt_lib.irtd.captions import SPOKEN, with_rule_caption
 from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, check
 from irgpt_lib.irtd.sources.boxes import fit_box
 from irgpt_lib.irtd.sources.files import read_image
@@ -41,14 +41,15 @@ def printable(text: str) -> str:
 
 
 def plain_category(name: object) -> str:
-    """A category as boxes carry it: lower case, no blanks around.
+    """A category as boxes carry it: lower case, no blanks around, and as people write it (`other vehicle`).
 
     Raises:
         RecordError: `unknown class` where it is no text or empty.
     """
     if not isinstance(name, str) or not name.strip() or printable(name) != name:
         raise RecordError("unknown class", f"{name!r} is no class name")
-    return name.strip().lower()
+    plain = name.strip().lower()
+    return SPOKEN.get(plain, plain)
 
 
 def relative(file: Path, root: Path) -> str:

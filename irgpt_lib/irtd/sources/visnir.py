@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from irgpt_lib.irtd.captions import SPOKEN
 from irgpt_lib.irtd.record import RecordError, Sample, open_image, png_bytes
 from irgpt_lib.irtd.sources.assembly import attempt, relative
 from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES, list_images, read_bytes, read_image
@@ -158,7 +159,7 @@ def scene_sample(source: Source, root: Path, image: Path) -> Sample:
         infrared=infrared,
         visible=visible,
         group=f"{source.name}/{stem}",
-        scene=scene,
+        scene=SPOKEN.get(scene, scene),
         origin=relative(image, root),
         facts=facts,
     )
