@@ -1,16 +1,20 @@
 """The generated sections of README.md: what they show, when they are stale, and that a missing table is an error."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from irgpt_lib import params
 from irgpt_lib.cli import README_TABLES, app, processor
 from irgpt_lib.report.tables import replace_section
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAMES = ("results", "checks", "claims", "costs")
 STEMS = (
     *("00_base", "01_dataset", "02_features", "03_difficulty"),
@@ -128,3 +132,18 @@ def test_the_readme_of_this_study_shows_the_tables_that_it_computed(name):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = (ROOT / "artifacts" / README_TABLES[name]).read_text(encoding="utf-8")
     assert replace_section(text, name, table) == text, "run `irgpt readme`"
+
+
+@pytest.mark.parametrize("profile", ["tiny", "gpu"])
+def test_the_readme_states_how_many_images_a_profile_draws(profile, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    images = sum(params.load("dataset", profile=profile).dataset.simulated.scenes.values())
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| `{profile}` |")]
+    assert f"{images:,} images" in row
+
+
+def test_the_variant_that_the_readme_adds_is_one_that_the_study_takes():
+    (block,) = [b for b in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if b.startswith("variants:")]
+    tree = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    (changes,) = YAML(typ="safe").load(block)["variants"].values()
+    params.Train.model_validate(params.merged(tree["common"]["train"], changes["train"]))
