@@ -16,9 +16,11 @@ from PIL import Image
 
 from irgpt_lib.irtd.record import (
     BANDS,
+    CAPTION_STATES,
     KINDS,
     SCHEMA,
     Box,
+    Point,
     RecordError,
     Sample,
     check,
@@ -82,11 +84,16 @@ SAMPLE_VALUES = st.fixed_dictionaries(
         "split": TEXT,
         "scene": TEXT,
         "boxes": st.lists(BOX_VALUES, max_size=3),
+        "points": st.lists(st.tuples(TEXT, CORNER, CORNER), max_size=3),
         "counted": TEXT,
         "montage_answer": st.integers(0, 8),
         "caption": TEXT,
         "caption_path": st.sampled_from(["IV", "V", "simulated", "none"]),
         "caption_from": TEXT,
+        "caption_state": st.sampled_from(CAPTION_STATES),
+        "caption_draft": TEXT,
+        "caption_by": TEXT,
+        "perceptual_hash": TEXT,
         "origin": TEXT,
         "facts": st.dictionaries(TEXT, TEXT, max_size=3),
     }
@@ -96,7 +103,10 @@ SAMPLE_VALUES = st.fixed_dictionaries(
 @settings(max_examples=30, deadline=None, database=None)
 @given(st.lists(SAMPLE_VALUES, max_size=3))
 def test_samples_come_back_from_parquet_as_they_were(values):
-    samples = [Sample(**{**v, "boxes": tuple(Box(*box) for box in v["boxes"])}) for v in values]
+    things = [
+        {"boxes": tuple(Box(*b) for b in v["boxes"]), "points": tuple(Point(*p) for p in v["points"])} for v in values
+    ]
+    samples = [Sample(**{**v, **seen}) for v, seen in zip(values, things, strict=True)]
     assert all(set(v) == set(SCHEMA.names) for v in values), "every column is tried"
     buffer = io.BytesIO()
     pq.write_table(to_table(samples), buffer)

@@ -82,6 +82,8 @@ def simulated_samples(config: params.SimulatedSource, seed: int) -> list[Sample]
                         visible=visible,
                         caption=describe(truth),
                         caption_path=SIMULATED,
+                        caption_state="final",
+                        caption_by=SIMULATED,
                     )
                 )
         made += swap_captions(own, config.swapped_caption_share, rng) if split == "pretrain" else own

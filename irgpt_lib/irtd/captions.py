@@ -9,6 +9,7 @@ CAPTION_PROMPT = "Describe this picture in detail."
 SPOKEN = {"othervehicle": "other vehicle", "oldbuilding": "old building"}
 IRREGULAR = {"person": "people", "man": "men", "woman": "women", "child": "children", "bus": "buses"}
 UNCHANGED = frozenset({"sheep", "deer", "fish", "aircraft"})
+RULES = "rules"
 CELL_TYPES = {"mono": "monocrystalline", "poly": "polycrystalline"}
 
 
@@ -54,16 +55,21 @@ def rule_caption(sample: Sample) -> str:
 
     Categories stand in alphabetic order, so that equal labels have equal captions:
     `The image contains 7 cars and 15 people.` A scene class, or the state of a solar cell, makes its own
-    sentence.
+    sentence. Where the labels do not tell instances apart (the fact `instances: unknown`, as of semantic masks), the
+    categories are named without numbers.
     """
     sentences = []
     if sample.scene:
         sentences.append(scene_sentence(sample.scene))
     if "defect_probability" in sample.facts:
         sentences.append(solar_cell_sentence(sample.facts))
-    if counts := Counter(box.category for box in sample.boxes):
-        nouns = [counted_noun(count, category) for category, count in sorted(counts.items())]
-        sentences.append(f"The image contains {listing(nouns)}.")
+    if counts := Counter(thing.category for thing in (*sample.boxes, *sample.points)):
+        if sample.facts.get("instances") == "unknown":
+            nouns = [SPOKEN.get(category, category) for category in sorted(counts)]
+            sentences.append(f"Seen in the image: {', '.join(nouns)}.")
+        else:
+            nouns = [counted_noun(count, category) for category, count in sorted(counts.items())]
+            sentences.append(f"The image contains {listing(nouns)}.")
     return " ".join(sentences)
 
 
@@ -72,5 +78,12 @@ def with_rule_caption(sample: Sample) -> Sample:
     speaks."""
     caption = rule_caption(sample)
     if not caption:
-        return replace(sample, caption="", caption_path="none", caption_from="")
-    return replace(sample, caption=caption, caption_path="V", caption_from=sample.sample_id)
+        return replace(sample, caption="", caption_path="none", caption_from="", caption_state="", caption_by="")
+    return replace(
+        sample,
+        caption=caption,
+        caption_path="V",
+        caption_from=sample.sample_id,
+        caption_state="final",
+        caption_by=RULES,
+    )

@@ -20,8 +20,10 @@ from PIL import Image, UnidentifiedImageError
 Band = Literal["nir", "swir", "tir"]
 Kind = Literal["scene", "aerial", "crowd", "montage", "object"]
 CaptionPath = Literal["IV", "V", "simulated", "none"]
+CaptionState = Literal["", "draft", "final", "reviewed"]
 BANDS: tuple[Band, ...] = get_args(Band)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+CAPTION_STATES: tuple[CaptionState, ...] = get_args(CaptionState)
 FRAME = 1000
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -57,6 +59,15 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One object annotated by a point, in pixels: a head in a crowd, the centroid of a small target."""
+
+    category: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """One infrared image with everything that is known of it.
 
@@ -64,8 +75,12 @@ class Sample:
     `group` names what must never be split: an image's scene, video sequence or identity. `counted` is the category
     whose instances are all annotated, so that a counting question has a true answer; empty where that is unknown.
     `montage_answer` is the cell (2-8) that shows the identity of cell 1, 0 where the sample is no montage.
-    `caption_from` is the sample whose content the caption describes: another one only where a simulated world
-    swapped captions on purpose. `authentic` is false for every image that no infrared camera took.
+    `points` are objects that are annotated by a point and by no box; an object stands in `boxes` or in `points`, never
+    in both. `caption_from` is the sample whose content the caption describes: another one only where a simulated world
+    swapped captions on purpose. `caption_state` is `draft` as a describer wrote it of the visible image, `final` once
+    its words hold for infrared (or a rule wrote it), `reviewed` once a person has read it; `caption_draft` keeps the
+    draft and `caption_by` says who or what wrote the caption. `perceptual_hash` is 16 hexadecimal digits, empty where
+    none was computed. `authentic` is false for every image that no infrared camera took.
     """
 
     sample_id: str
@@ -81,11 +96,16 @@ class Sample:
     split: str = ""
     scene: str = ""
     boxes: tuple[Box, ...] = ()
+    points: tuple[Point, ...] = ()
     counted: str = ""
     montage_answer: int = 0
     caption: str = ""
     caption_path: CaptionPath = "none"
     caption_from: str = ""
+    caption_state: CaptionState = ""
+    caption_draft: str = ""
+    caption_by: str = ""
+    perceptual_hash: str = ""
     origin: str = ""
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -108,6 +128,7 @@ BOX_TYPE = pa.list_(
         + [("identity", pa.string())]
     )
 )
+POINT_TYPE = pa.list_(pa.struct([("category", pa.string()), ("x", pa.float32()), ("y", pa.float32())]))
 SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
@@ -123,15 +144,20 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("scene", pa.string()),
         ("boxes", BOX_TYPE),
+        ("points", POINT_TYPE),
         ("counted", pa.string()),
         ("montage_answer", pa.int8()),
         ("caption", pa.string()),
         ("caption_path", pa.string()),
         ("caption_from", pa.string()),
+        ("caption_state", pa.string()),
+        ("caption_draft", pa.string()),
+        ("caption_by", pa.string()),
+        ("perceptual_hash", pa.string()),
         ("origin", pa.string()),
         ("facts", pa.map_(pa.string(), pa.string())),
     ],
-    metadata={"irgpt_schema": "1", "box_frame": "pixel_xyxy", "text_frame": "normalised_1000"},
+    metadata={"irgpt_schema": "2", "box_frame": "pixel_xyxy", "text_frame": "normalised_1000"},
 )
 REJECTED_SCHEMA = pa.schema([(f.name, pa.string()) for f in fields(Rejected)])
 
@@ -170,12 +196,15 @@ def check(sample: Sample) -> Sample:
 
     Raises:
         RecordError: with one of the reasons `empty image`, `unreadable image`, `image too large`, `size mismatch`,
-            `unknown band`, `unknown kind`, `impossible montage answer`, `degenerate box`, `box outside image`.
+            `unknown band`, `unknown kind`, `impossible montage answer`, `degenerate box`, `box outside image`,
+            `point outside image`, `unknown caption state`.
     """
     if sample.band not in BANDS:
         raise RecordError("unknown band", f"{sample.band!r}; known: {', '.join(BANDS)}")
     if sample.kind not in KINDS:
         raise RecordError("unknown kind", f"{sample.kind!r}; known: {', '.join(KINDS)}")
+    if sample.caption_state not in CAPTION_STATES:
+        raise RecordError("unknown caption state", f"{sample.caption_state!r}; known: {', '.join(CAPTION_STATES[1:])}")
     image = open_image(sample.infrared, sample.origin or sample.sample_id)
     if image.size != (sample.width, sample.height):
         raise RecordError("size mismatch", f"stated {sample.width}x{sample.height}, is {image.width}x{image.height}")
@@ -189,6 +218,11 @@ def check(sample: Sample) -> Sample:
             raise RecordError("degenerate box", f"{box.category} {corners}")
         if box.x1 < -1 or box.y1 < -1 or box.x2 > sample.width + 1 or box.y2 > sample.height + 1:
             raise RecordError("box outside image", f"{box.category} {corners} in {sample.width}x{sample.height}")
+    for point in sample.points:
+        # written so that a comparison with NaN, which is false, rejects too
+        if not (-1 <= point.x <= sample.width + 1 and -1 <= point.y <= sample.height + 1):
+            place = f"{point.category} {(point.x, point.y)} in {sample.width}x{sample.height}"
+            raise RecordError("point outside image", place)
     return sample
 
 
@@ -210,6 +244,7 @@ def to_table(samples: Iterable[Sample]) -> pa.Table:
     for sample in samples:
         row = {f.name: getattr(sample, f.name) for f in fields(Sample)}
         row["boxes"] = [asdict(box) for box in sample.boxes]
+        row["points"] = [asdict(point) for point in sample.points]
         row["facts"] = sorted(sample.facts.items())
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -225,6 +260,7 @@ def from_table(table: pa.Table) -> Iterator[Sample]:
         raise ValueError(f"not a table of samples, it lacks the columns {sorted(missing)}")
     for row in table.select(SCHEMA.names).to_pylist():
         row["boxes"] = tuple(Box(**box) for box in row["boxes"])
+        row["points"] = tuple(Point(**point) for point in row["points"])
         row["facts"] = dict(row["facts"])
         yield Sample(**row)
 

@@ -15,7 +15,7 @@ PEDESTRIAN_TEXT = "Calculate the number of pedestrians in the picture."
 
 
 def count(sample: Sample, category: str, task: str, text: str) -> Question:
-    number = sum(b.category == category for b in sample.boxes)
+    number = sum(thing.category == category for thing in (*sample.boxes, *sample.points))
     return Question(task, text, f"{OPEN}{number}{CLOSE}", number)
 
 

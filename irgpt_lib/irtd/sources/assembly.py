@@ -9,7 +9,7 @@ from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, check
 from irgpt_lib.irtd.sources.boxes import fit_box
 from irgpt_lib.irtd.sources.files import read_image
 from irgpt_lib.irtd.sources.naming import NAME_RULES
-from irgpt_lib.irtd.sources.source import Source
+from irgpt_lib.irtd.sources.source import Pending, Source
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
 NOT_OBJECTS = frozenset({"dontcare", "ignore", "ignored"})
@@ -27,12 +27,20 @@ class Annotation:
     stated_size: tuple[int, int] | None = None
 
 
-def attempt(source: Source, file: str, record: str, build: Callable[[], Sample]) -> Sample | Rejected:
-    """The sample that `build` makes, captioned by rule and checked, or the reason why there is none."""
+def attempt(source: Source, file: str, record: str, build: Callable[[], Sample]) -> Pending:
+    """A record to be made later, perhaps by another process and perhaps never: an adapter lists records cheaply, and
+    nothing that it lists may depend on an earlier `build` having run."""
+    return Pending(source.name, printable(file), printable(record), build)
+
+
+def made(found: Pending | Rejected) -> Sample | Rejected:
+    """The sample of a pending record, captioned by rule and checked, or the reason why there is none."""
+    if isinstance(found, Rejected):
+        return found
     try:
-        return check(with_rule_caption(build()))
+        return check(with_rule_caption(found.build()))
     except RecordError as error:
-        return Rejected(source.name, printable(file), printable(record), error.reason, printable(error.detail))
+        return Rejected(found.source, found.file, found.record, error.reason, printable(error.detail))
 
 
 def printable(text: str) -> str:

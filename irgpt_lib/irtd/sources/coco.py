@@ -3,7 +3,6 @@ from 0."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from irgpt_lib.irtd.sources.assembly import (
 )
 from irgpt_lib.irtd.sources.boxes import make_box
 from irgpt_lib.irtd.sources.files import inside, list_images, read_text
-from irgpt_lib.irtd.sources.source import MalformedFile, Reading, Source
+from irgpt_lib.irtd.sources.source import Found, MalformedFile, Source
 
 ANNOTATION_FOLDERS = ("annotations", "normal_json/annotations", "")
 IMAGE_FOLDERS = ("", "images", "normal_json", "infrared")
@@ -126,8 +125,8 @@ def stated_size(entry: dict[str, Any]) -> tuple[int, int] | None:
     return (width, height) if isinstance(width, int) and isinstance(height, int) else None
 
 
-def read_file(root: Path, file: Path, source: Source, seen: set[Path]) -> Iterator[Sample | Rejected]:
-    """The images of one annotation file; their paths are added to `seen`."""
+def read_file(root: Path, file: Path, source: Source, seen: set[Path]) -> Found:
+    """The images of one annotation file, listed; their paths are added to `seen`."""
     content, place = read_annotations(file), relative(file, root)
     names = category_names(file, content["categories"])
     folder = file.stem.removeprefix("instances_")
@@ -153,9 +152,14 @@ def read_file(root: Path, file: Path, source: Source, seen: set[Path]) -> Iterat
             continue
         known.add(entry["id"])
 
-        def build(name: str = name, entry: Any = entry, annotations: list[Any] = annotations) -> Sample:
+        try:
             image = find_image(root, folder, name)
-            seen.add(image)
+        except RecordError as error:
+            yield Rejected(source.name, place, printable(name), error.reason, printable(error.detail))
+            continue
+        seen.add(image)
+
+        def build(image: Path = image, entry: Any = entry, annotations: list[Any] = annotations) -> Sample:
             annotation = image_annotation(annotations, names, stated_size(entry))
             return annotated_sample(source, root, image, annotation, split)
 
@@ -165,7 +169,7 @@ def read_file(root: Path, file: Path, source: Source, seen: set[Path]) -> Iterat
         yield Rejected(source.name, place, printable(f"image_id {image_id}"), "annotation without image", detail)
 
 
-def read_coco(root: Path, source: Source) -> Reading:
+def read_coco(root: Path, source: Source) -> Found:
     """One sample an image of every JSON file in `annotations/`, then the images that no file lists, without
     boxes.
 

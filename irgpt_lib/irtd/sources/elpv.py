@@ -14,7 +14,7 @@ from irgpt_lib.irtd.captions import CELL_TYPES
 from irgpt_lib.irtd.record import RecordError, Sample
 from irgpt_lib.irtd.sources.assembly import Annotation, annotated_sample, attempt
 from irgpt_lib.irtd.sources.files import inside, read_text
-from irgpt_lib.irtd.sources.source import Reading, Source
+from irgpt_lib.irtd.sources.source import Found, Source
 
 PACKAGE = "elpv_dataset"
 
@@ -50,7 +50,7 @@ def cell_sample(source: Source, root: Path, line: str) -> Sample:
     return replace(sample, facts=sample.facts | facts)
 
 
-def read_elpv(root: Path, source: Source) -> Reading:
+def read_elpv(root: Path, source: Source) -> Found:
     """One sample a line of `labels.csv`. Which cells share a solar module is not stated, so each is its own
     group.
 

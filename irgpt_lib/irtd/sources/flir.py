@@ -27,7 +27,7 @@ from irgpt_lib.irtd.sources.assembly import (
 )
 from irgpt_lib.irtd.sources.boxes import clip_box, make_box, warp_box
 from irgpt_lib.irtd.sources.files import first_folder, inside, list_images, read_image, read_text
-from irgpt_lib.irtd.sources.source import MalformedFile, Reading, Source
+from irgpt_lib.irtd.sources.source import Found, MalformedFile, Source
 
 COLUMNS = ("image_name", "class_id", "xmin", "xmax", "ymin", "ymax")
 CLASSES = {"1": "person", "2": "bicycle", "3": "car", "17": "dog"}
@@ -129,7 +129,7 @@ def frame_sample(source: Source, root: Path, image: Path, rows: Rows | None) -> 
     return with_facts(sample, visible_frame="crop") if visible else sample
 
 
-def read_flir(root: Path, source: Source) -> Reading:
+def read_flir(root: Path, source: Source) -> Found:
     """One sample a full frame, 640 x 512 pixels as released; rows without their image are rejected.
 
     Raises:
@@ -213,7 +213,7 @@ def crop_sample(source: Source, root: Path, crop: Path, rows: Rows, transforms: 
     return with_facts(paired, visible_frame="aligned", outside_crop=str(len(boxes) - len(kept)))
 
 
-def read_flir_crops(root: Path, source: Source) -> Reading:
+def read_flir_crops(root: Path, source: Source) -> Found:
     """One sample an aligned crop, its group the same as its full frame's.
 
     Raises:

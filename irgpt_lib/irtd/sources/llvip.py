@@ -7,7 +7,7 @@ from pathlib import Path
 from irgpt_lib.irtd.record import RecordError, Rejected, Sample
 from irgpt_lib.irtd.sources.assembly import annotated_sample, attempt, relative, with_facts
 from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, list_images, read_bytes, read_image
-from irgpt_lib.irtd.sources.source import Reading, Source
+from irgpt_lib.irtd.sources.source import Found, Source
 from irgpt_lib.irtd.sources.voc import parse_voc
 
 
@@ -29,7 +29,7 @@ def pair_sample(source: Source, root: Path, image: Path) -> Sample:
     return with_facts(sample, visible_frame="aligned")
 
 
-def read_llvip(root: Path, source: Source) -> Reading:
+def read_llvip(root: Path, source: Source) -> Found:
     """One sample a pair; an annotation without its image is rejected.
 
     Raises:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from irgpt_lib.irtd.record import Band, Kind, Rejected, Sample
+from irgpt_lib.irtd.sources.assembly import made
 from irgpt_lib.irtd.sources.elpv import package_root
 from irgpt_lib.irtd.sources.files import list_images
-from irgpt_lib.irtd.sources.registry import FORMATS, SOURCES
+from irgpt_lib.irtd.sources.formats import FORMATS
+from irgpt_lib.irtd.sources.registry import SOURCES
 from irgpt_lib.irtd.sources.source import MalformedFile, MissingData, Reading, Source
 
 RAW = Path("data/raw")
@@ -115,7 +117,7 @@ def read(format: str, root: Path, source: Source | None = None) -> Reading:
         MissingData, MalformedFile: at the first step of the iterator; see `FORMATS[format]`.
     """
     adapter = FORMATS[known_format(format)]
-    return without_duplicates(adapter(root, source or folder_source(format, root)))
+    return without_duplicates(map(made, adapter(root, source or folder_source(format, root))))
 
 
 def read_source(name: str, root: Path | None = None, format: str = "") -> tuple[list[Sample], list[Rejected]]:

@@ -54,5 +54,16 @@ class Source:
         )
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A raw record that an adapter has found and not yet read: `build` opens its files and makes the sample."""
+
+    source: str
+    file: str
+    record: str
+    build: Callable[[], Sample]
+
+
+Found = Iterator[Pending | Rejected]
 Reading = Iterator[Sample | Rejected]
-Adapter = Callable[[Path, Source], Reading]
+Adapter = Callable[[Path, Source], Found]

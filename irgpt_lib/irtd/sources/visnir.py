@@ -20,7 +20,7 @@ from irgpt_lib.irtd.captions import SPOKEN
 from irgpt_lib.irtd.record import RecordError, Sample, open_image, png_bytes
 from irgpt_lib.irtd.sources.assembly import attempt, relative
 from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES, list_images, read_bytes, read_image
-from irgpt_lib.irtd.sources.source import Reading, Source
+from irgpt_lib.irtd.sources.source import Found, Source
 
 MAX_MATRIX_BYTES = 4096
 # Pixels nearer to the warped image's border mix with what lies beyond it.
@@ -165,7 +165,7 @@ def scene_sample(source: Source, root: Path, image: Path) -> Sample:
     )
 
 
-def read_visnir(root: Path, source: Source) -> Reading:
+def read_visnir(root: Path, source: Source) -> Found:
     """One sample a pair; a near-infrared image without its colour mate is rejected.
 
     Raises:

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from irgpt_lib.irtd.record import Box, RecordError, Sample
+from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample
 from irgpt_lib.irtd.sources.assembly import (
     NOT_OBJECTS,
     Annotation,
@@ -20,7 +20,7 @@ from irgpt_lib.irtd.sources.assembly import (
 )
 from irgpt_lib.irtd.sources.boxes import make_box
 from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, first_folder, inside, list_images, read_bytes
-from irgpt_lib.irtd.sources.source import Reading, Source
+from irgpt_lib.irtd.sources.source import Found, Source
 
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "voc", "normal_xml/Annotations")
 IMAGE_FOLDERS = ("infrared", "JPEGImages", "images", "normal_xml/JPEGImages")
@@ -64,10 +64,36 @@ def _stated_size(tree: Element, where: str) -> tuple[int, int] | None:
     return size if all(size) else None
 
 
-def read_voc(root: Path, source: Source) -> Reading:
+def stated_stem(root: Path, file: Path) -> str:
+    """The stem of the image that an XML file names, its own where it names none.
+
+    Raises:
+        RecordError: the reasons of `parse_voc`, or `unsafe path`.
+    """
+    name = parse_voc(read_bytes(file, MAX_RECORD_BYTES), relative(file, root))[0] or file.name
+    inside(root, name)
+    return PurePosixPath(name.replace("\\", "/")).stem
+
+
+def voc_sample(source: Source, root: Path, image: Path, file: Path) -> Sample:
+    """One image with the boxes of its XML file.
+
+    Raises:
+        RecordError: the reasons of `parse_voc` and `annotated_sample`, `unsafe path`, or `missing image` where the file
+            names another image than the one whose stem it bears: one of the two is wrong.
+    """
+    name, annotation = parse_voc(read_bytes(file, MAX_RECORD_BYTES), relative(file, root))
+    inside(root, name or file.name)
+    if name and PurePosixPath(name.replace("\\", "/")).stem != image.stem:
+        raise RecordError("missing image", f"{file.name} names {name!r}, which {image.name} is not")
+    return annotated_sample(source, root, image, annotation)
+
+
+def read_voc(root: Path, source: Source) -> Found:
     """One sample an XML file, then the images that no XML file speaks of, without boxes.
 
-    Images lie in one of `infrared/`, `JPEGImages/`, `images/`, or anywhere below the root.
+    The image of an XML file is the one with its stem; where there is none, the one that the file names. Images lie
+    in one of `infrared/`, `JPEGImages/`, `images/`, or anywhere below the root.
 
     Raises:
         MissingData: no folder, no XML file or no image.
@@ -84,18 +110,18 @@ def read_voc(root: Path, source: Source) -> Reading:
     yield from repeated
     seen: set[str] = set()
     for file in files:
-
-        def build(file: Path = file) -> Sample:
-            seen.add(file.stem)
-            name, annotation = parse_voc(read_bytes(file, MAX_RECORD_BYTES), relative(file, root))
-            inside(root, name or file.name)
-            stem = PurePosixPath(name.replace("\\", "/")).stem or file.stem
-            if stem not in images:
-                raise RecordError("missing image", f"{name or file.stem!r} is no image of the folder")
-            seen.add(stem)
-            return annotated_sample(source, root, images[stem], annotation)
-
-        yield attempt(source, relative(file, root), file.stem, build)
+        try:
+            stem = file.stem if file.stem in images else stated_stem(root, file)
+            image = images[stem]
+        except RecordError as error:
+            yield Rejected(source.name, relative(file, root), file.stem, error.reason, error.detail)
+            continue
+        except KeyError:
+            detail = f"{stem!r} is no image of the folder"
+            yield Rejected(source.name, relative(file, root), file.stem, "missing image", detail)
+            continue
+        seen.add(stem)
+        yield attempt(source, relative(file, root), file.stem, partial(voc_sample, source, root, image, file))
     for stem, image in images.items():
         if stem not in seen:
             yield attempt(source, relative(image, root), stem, partial(annotated_sample, source, root, image, None))
