@@ -103,11 +103,48 @@ class SimulatedSource(Section):
     swapped_caption_share: float = Share
 
 
+class Enhancement(Section):
+    """How a night's visible image is made readable before it is described; `weights` are Zero-DCE's."""
+
+    kind: Literal["clahe", "zero_dce", "none"]
+    weights: str
+
+
+class Describer(Section):
+    """Who describes visible images (path IV): no one, an OpenAI-compatible server, or a transformers model.
+
+    `key_variable` names the environment variable that holds the server's key. `conversations` is how many samples of
+    the instruction split get each of LLaVA's three prompt kinds.
+    """
+
+    kind: Literal["none", "server", "local"]
+    model: str
+    url: str
+    key_variable: str
+    concurrency: int = Positive
+    per_minute: int = Positive
+    max_tokens: int = Positive
+    conversations: int = Field(ge=0)
+
+
 class Dataset(Section):
-    """Sources and splits; `sources` names entries of the registry, or `simulated`."""
+    """Sources, splits, captions and questions; `sources` names entries of the registry, or `simulated`.
+
+    `keep_every` overrides a source's own frame rate (VTUAV: 100 keeps one frame in a hundred). `flavour` is `study`
+    (balanced answers) or `released` (the release's own choices); `relations` are those that Relationship asks about.
+    """
 
     sources: list[str]
+    authentic_only: bool
     raw_root: str
+    workers: int = Positive
+    shard_records: int = Positive
+    keep_every: dict[str, int]
+    near_duplicate_distance: int = Field(ge=0, le=16)
+    enhancement: Enhancement
+    describer: Describer
+    flavour: Literal["study", "released"]
+    relations: list[str]
     seed: int
     split_shares: dict[Literal["pretrain", "instruction", "benchmark"], float]
     instruction_questions: int = Positive

@@ -129,6 +129,8 @@ BOX_TYPE = pa.list_(
     )
 )
 POINT_TYPE = pa.list_(pa.struct([("category", pa.string()), ("x", pa.float32()), ("y", pa.float32())]))
+# a list and no Arrow map, which `datasets` cannot hold
+FACTS_TYPE = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
 SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
@@ -155,7 +157,7 @@ SCHEMA = pa.schema(
         ("caption_by", pa.string()),
         ("perceptual_hash", pa.string()),
         ("origin", pa.string()),
-        ("facts", pa.map_(pa.string(), pa.string())),
+        ("facts", FACTS_TYPE),
     ],
     metadata={"irgpt_schema": "2", "box_frame": "pixel_xyxy", "text_frame": "normalised_1000"},
 )
@@ -243,9 +245,11 @@ def to_table(samples: Iterable[Sample]) -> pa.Table:
     rows = []
     for sample in samples:
         row = {f.name: getattr(sample, f.name) for f in fields(Sample)}
+        for image in ("infrared", "visible"):
+            row[image] = row[image] or None  # nothing, rather than an image of no bytes
         row["boxes"] = [asdict(box) for box in sample.boxes]
         row["points"] = [asdict(point) for point in sample.points]
-        row["facts"] = sorted(sample.facts.items())
+        row["facts"] = [{"key": key, "value": value} for key, value in sorted(sample.facts.items())]
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -261,7 +265,8 @@ def from_table(table: pa.Table) -> Iterator[Sample]:
     for row in table.select(SCHEMA.names).to_pylist():
         row["boxes"] = tuple(Box(**box) for box in row["boxes"])
         row["points"] = tuple(Point(**point) for point in row["points"])
-        row["facts"] = dict(row["facts"])
+        row["infrared"], row["visible"] = row["infrared"] or b"", row["visible"] or b""
+        row["facts"] = {fact["key"]: fact["value"] for fact in row["facts"]}
         yield Sample(**row)
 
 
