@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-SAMPLES = "dataset/samples.parquet"
-QUESTIONS = "dataset/questions.parquet"
+SAMPLES = "dataset/samples"
+QUESTIONS = "dataset/questions"
 REJECTED = "dataset/rejected.parquet"
 ACCOUNT = "dataset/account.json"
 FEATURES = "features/features.safetensors"

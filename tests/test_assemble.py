@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irgpt_lib import params
-from irgpt_lib.irtd import assemble
+from irgpt_lib.irtd import accounts, assemble, near_duplicates
+from irgpt_lib.irtd import questions as asking
 from irgpt_lib.irtd.record import BANDS, Box, Rejected, Sample, check, open_image
 from irgpt_lib.irtd.simulated.describe import describe
 from irgpt_lib.irtd.sources import UnknownName
@@ -29,9 +30,21 @@ SIMULATED = params.SimulatedSource(
     paired_share=0.7,
     swapped_caption_share=0.2,
 )
+NO_DESCRIBER = params.Describer(
+    kind="none", model="", url="", key_variable="", concurrency=1, per_minute=1, max_tokens=1, conversations=0
+)
 CONFIG = params.Dataset(
     sources=["simulated"],
+    authentic_only=False,
     raw_root="raw",
+    workers=1,
+    shard_records=50,
+    keep_every={},
+    near_duplicate_distance=4,
+    enhancement=params.Enhancement(kind="clahe", weights=""),
+    describer=NO_DESCRIBER,
+    flavour="study",
+    relations=["left"],
     seed=4,
     split_shares=SHARES,
     instruction_questions=180,
@@ -43,7 +56,7 @@ CONFIG = params.Dataset(
 
 @cache
 def samples() -> list[Sample]:
-    return assemble.simulated_samples(SIMULATED, seed=4)
+    return simulated_samples(SIMULATED, seed=4)
 
 
 @cache
@@ -81,8 +94,8 @@ def test_bands_and_pairs_occur_in_their_shares():
 
 def test_the_same_seed_gives_the_same_samples_and_another_seed_none_of_them():
     small = SIMULATED.model_copy(update={"scenes": dict.fromkeys(SCENES, 6)})
-    assert assemble.simulated_samples(small, 1) == assemble.simulated_samples(small, 1)
-    images = [{s.infrared for s in assemble.simulated_samples(small, seed)} for seed in (1, 2)]
+    assert simulated_samples(small, 1) == simulated_samples(small, 1)
+    images = [{s.infrared for s in simulated_samples(small, seed)} for seed in (1, 2)]
     assert len(images[0]) == 18 and not images[0] & images[1]
 
 
@@ -105,7 +118,7 @@ def test_a_caption_that_is_not_swapped_describes_its_own_sample():
 
 def test_swapping_passes_each_caption_on_exactly_once():
     given_samples = [bare(f"s{i}", caption=f"c{i}", caption_from=f"s{i}") for i in range(10)]
-    swapped = assemble.swap_captions(given_samples, 0.5, np.random.default_rng(0))
+    swapped = swap_captions(given_samples, 0.5, np.random.default_rng(0))
     assert sorted(s.caption for s in swapped) == sorted(s.caption for s in given_samples)
     assert sum(a.caption != b.caption for a, b in zip(given_samples, swapped, strict=True)) == 5
     assert all(s.caption == s.caption_from.replace("s", "c") for s in swapped)
@@ -114,7 +127,7 @@ def test_swapping_passes_each_caption_on_exactly_once():
 @pytest.mark.parametrize("share, count", [(0.0, 10), (0.1, 10), (1.0, 1), (1.0, 0)])
 def test_fewer_than_two_captions_cannot_be_swapped(share, count):
     given_samples = [bare(f"s{i}", caption=f"c{i}") for i in range(count)]
-    assert assemble.swap_captions(given_samples, share, np.random.default_rng(0)) == given_samples
+    assert swap_captions(given_samples, share, np.random.default_rng(0)) == given_samples
 
 
 @settings(max_examples=40, deadline=None, database=None)

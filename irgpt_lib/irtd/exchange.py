@@ -234,7 +234,7 @@ def read_readme(root: Path, like: Sample) -> Iterator[tuple[Sample, tuple[tuple[
                 continue
             try:
                 yield readme_sample(json.loads(text), root, like)
-            except json.JSONDecodeError as error:
-                yield Rejected(like.source, README_FILE, f"line {number}", "not JSON", str(error))
             except RecordError as error:
                 yield Rejected(like.source, README_FILE, f"line {number}", error.reason, error.detail)
+            except (ValueError, RecursionError) as error:
+                yield Rejected(like.source, README_FILE, f"line {number}", "not JSON", str(error))

@@ -277,7 +277,7 @@ def example_cards(rows: pd.DataFrame) -> Figure:
     """Figure 7: one card a sample, easiest first: infrared and visible image, rank, both scores, weight,
     caption.
 
-    `rows` has the columns `infrared`, `visible` (empty bytes where no pair exists), `rank`, `band`,
+    `rows` has the columns `infrared`, `visible` (empty or null where no pair exists), `rank`, `band`,
     `distance`, `clip_loss`, `weight` (Eq. 5) and `caption`; four cards fit a row.
 
     Raises:
@@ -296,7 +296,7 @@ def example_cards(rows: pd.DataFrame) -> Figure:
         colour = BAND_COLOURS[card.band]
         panel.suptitle(f"No. {card.rank}  {BAND_NAMES[card.band]}", fontsize=11, weight="bold", color=colour)
         show(axes[0, 0], card.infrared, f"infrared image of rank {card.rank}")
-        if len(card.visible):
+        if card.visible:
             show(axes[0, 1], card.visible, f"visible image of rank {card.rank}")
         else:
             absent(axes[0, 1], "no pair")
@@ -451,9 +451,10 @@ def task_bars(summary: pd.DataFrame) -> Figure:
 
 @styled
 def image_grid(rows: pd.DataFrame, *, pairs: int = 2) -> Figure:
-    """Samples as they are: infrared image with its boxes, visible pair, caption; `pairs` samples a row.
+    """Samples as they are: infrared image with its boxes, visible pair, caption; `pairs` samples a row. Where no sample
+    has a pair, no room is left for one.
 
-    `rows` has the columns `infrared`, `visible` (empty bytes where no pair exists), `caption`, `boxes` (each
+    `rows` has the columns `infrared`, `visible` (empty or null where no pair exists), `caption`, `boxes` (each
     with `category`, `x1`, `y1`, `x2`, `y2` in pixels of the infrared image, as mappings or `Box`), `band` and
     `sample_id`.
 
@@ -466,15 +467,17 @@ def image_grid(rows: pd.DataFrame, *, pairs: int = 2) -> Figure:
     figure = Figure(figsize=(4.6 * across, 3.15 * down), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subfigures(down, across, squeeze=False, wspace=0.03, hspace=0.04).ravel()
+    paired = any(map(bool, rows["visible"]))
     for panel, row in zip(panels, rows.itertuples(), strict=False):
-        left, right = panel.subplots(1, 2)
+        left, *others = panel.subplots(1, 1 + paired, squeeze=False)[0]
         show(left, row.infrared, f"infrared image of {row.sample_id}")
         draw_boxes(left, row.boxes)
-        if len(row.visible):
+        for right in others:
+            if not row.visible:
+                absent(right, "no pair")
+                right.set_aspect("equal")
+                continue
             show(right, row.visible, f"visible image of {row.sample_id}")
-        else:
-            absent(right, "no pair")
-            right.set_aspect("equal")
         panel.suptitle(f"{row.sample_id}  {BAND_NAMES[row.band]}", fontsize=10, color=BAND_COLOURS[row.band])
         caption = textwrap.shorten(row.caption, 190, placeholder=" …")
         panel.supxlabel(textwrap.fill(caption, 68), fontsize=8)

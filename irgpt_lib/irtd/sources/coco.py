@@ -41,9 +41,10 @@ def read_annotations(file: Path) -> dict[str, Any]:
     Raises:
         MalformedFile: no JSON object, or one of the lists is missing; the message names the keys that exist.
     """
+    text = read_text(file)
     try:
-        content = json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise MalformedFile(f"{file}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise MalformedFile(f"{file}: expected a COCO object, found {type(content).__name__}")
@@ -96,6 +97,8 @@ def corners(bbox: Any, where: str) -> tuple[float, float, float, float]:
     Raises:
         RecordError: `unreadable box` where there are not four numbers.
     """
+    if not isinstance(bbox, list):
+        raise RecordError("unreadable box", f"{where}: bbox {bbox!r:.60}")
     try:
         x, y, width, height = (float(value) for value in bbox)
     except (TypeError, ValueError, OverflowError) as error:

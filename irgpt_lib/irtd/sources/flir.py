@@ -157,9 +157,10 @@ def read_homographies(file: Path) -> dict[str, object]:
     Raises:
         MalformedFile: it is no JSON object.
     """
+    text = read_text(file)
     try:
-        transforms = json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
+        transforms = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise MalformedFile(f"{file}: not valid JSON: {error}") from error
     if not isinstance(transforms, dict):
         raise MalformedFile(f"{file}: expected an object by frame name, found {type(transforms).__name__}")
