@@ -14,9 +14,22 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from typer.core import TyperGroup
 
 from irgpt_lib.irtd.record import BANDS, KINDS, Band, Kind, RecordError, Rejected, Sample
 from irgpt_lib.irtd.release import read_release, write_parquet
+from irgpt_lib.irtd.release_check import (
+    FLIR_DATASET,
+    compare_all,
+    dataset_folders,
+    dataset_of,
+    frames_folder,
+    frames_of,
+    full_report,
+    locate_images,
+    report_lines,
+    write_manifest,
+)
 from irgpt_lib.irtd.sources import (
     SOURCES,
     MalformedFile,
@@ -26,11 +39,29 @@ from irgpt_lib.irtd.sources import (
     default_root,
     read,
 )
-from irgpt_lib.irtd.sources.reading import check_folder, folder_source, format_of, known_source
+from irgpt_lib.irtd.sources.getting import GettingError, get_source
+from irgpt_lib.irtd.sources.reading import (
+    RAW,
+    at_a_glance,
+    check_all,
+    check_folder,
+    folder_source,
+    format_of,
+    known_source,
+    overview,
+)
+from irgpt_lib.irtd.sources.source import UNKNOWN
 from irgpt_lib.irtd.sources.storing import rejected_file, store
 
+
+class ContextGroup(TyperGroup):
+    """A group whose callback gets the context that its annotation promises; typer's own passes click's."""
+
+    context_class = typer.Context
+
+
 app = typer.Typer(help="IRGPT and IR-TD from the shell.", no_args_is_help=True, pretty_exceptions_enable=False)
-sources_app = typer.Typer(help="Raw infrared data sets.", no_args_is_help=True)
+sources_app = typer.Typer(help="Raw infrared data sets.", invoke_without_command=True, cls=ContextGroup)
 release_app = typer.Typer(help="The released IR-TD instruction set.", no_args_is_help=True)
 app.add_typer(sources_app, name="sources")
 app.add_typer(release_app, name="release")
@@ -38,6 +69,8 @@ app.add_typer(release_app, name="release")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
 Format = Annotated[str, typer.Option("--format", help="The folder's format; `irgpt sources list` shows which exist.")]
 Root = Annotated[Path | None, typer.Option("--root", help="The raw folder; a known source has data/raw/<folder>.")]
+RawRoot = Annotated[Path, typer.Option("--raw", help="The folder that holds the folders of all sources.")]
+SourceName = Annotated[str, typer.Argument(help="A known source; `irgpt sources` lists them.")]
 BandOption = Annotated[str, typer.Option("--band", help="Band of a folder that is no known source.")]
 KindOption = Annotated[str, typer.Option("--kind", help="Kind of a folder that is no known source.")]
 Out = Annotated[Path, typer.Option("--out", help="The Parquet file to write.")]
@@ -47,6 +80,8 @@ README_TABLES = {"results": "tables/headline.md", "checks": "tables/checks.md", 
 SINGLE_RUN = ("00_base", "01_dataset", "02_features", "03_difficulty")
 EACH_RUN = ("04_train", "05_evaluate")
 ALL_RUNS = ("06_ablations", "07_tables")
+SOURCE_COLUMNS = ("index", "name", "band", "format", "access", "present", "complete", "readable")
+FORESEEN = (MissingData, MalformedFile, UnknownName, GettingError, RecordError, OSError, typer.BadParameter)
 COSTS = ("wall_s", "cpu_s", "peak_mb")
 
 
@@ -56,7 +91,7 @@ def told_errors() -> Iterator[None]:
     trace."""
     try:
         yield
-    except (MissingData, MalformedFile, UnknownName, RecordError, OSError, typer.BadParameter) as error:
+    except FORESEEN as error:
         typer.echo(f"irgpt: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -66,7 +101,9 @@ def show(value: Any, lines: Iterable[str], as_json: bool) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True) if as_json else "\n".join(lines))
 
 
-def chosen(name: str, format: str, root: Path | None, band: str, kind: str) -> tuple[Source, str, Path]:
+def chosen(
+    name: str, format: str, root: Path | None, band: str, kind: str, raw: Path = RAW
+) -> tuple[Source, str, Path]:
     """The source, format and folder that the options mean: a known source, or a folder of the user's own.
 
     Raises:
@@ -75,7 +112,7 @@ def chosen(name: str, format: str, root: Path | None, band: str, kind: str) -> t
     """
     if name:
         source = known_source(name)
-        return source, format_of(source, format), root or default_root(source)
+        return source, format_of(source, format), root or default_root(source, raw)
     if not format or root is None:
         raise typer.BadParameter(f"give a source ({', '.join(SOURCES)}), or both --format and --root")
     if band not in get_args(Band) or kind not in get_args(Kind):
@@ -95,35 +132,116 @@ def watched(items: Iterable[Sample | Rejected]) -> Iterator[Sample | Rejected]:
         typer.echo("\r\033[K", nl=False, err=True)
 
 
+@sources_app.callback()
+def sources(context: typer.Context, raw: RawRoot = RAW, as_json: Json = False) -> None:
+    """Raw infrared data sets; without a command, the list."""
+    if context.invoked_subcommand is None:
+        list_sources(raw, as_json)
+
+
 @sources_app.command("list")
-def list_sources(as_json: Json = False) -> None:
-    """Every data set that can be read, its format, band, terms and folder, and whether that is there."""
-    rows = [asdict(source) | {"present": default_root(source).is_dir()} for source in SOURCES.values()]
-    lines = [
-        f"{s.name:16}{s.band:5}{'/'.join((s.format, *s.alternatives)):20}{s.terms:38}"
-        f"{'present' if row['present'] else 'absent':9}{default_root(s)}"
-        for s, row in zip(SOURCES.values(), rows, strict=True)
-    ]
-    show(rows, lines, as_json)
+def list_sources(raw: RawRoot = RAW, as_json: Json = False) -> None:
+    """Every data set of IR-TD: its index, band, format and access, and whether it is present, complete, readable."""
+    with told_errors():
+        rows = [registered(glance) for glance in overview(raw)]
+        rows.sort(key=lambda row: (row["index"] is None, int(str(row["index"] or 0).partition("-")[0])))
+        show(rows, source_table(rows), as_json)
+
+
+def registered(glance: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a source and what its folder shows; `whole` is what a complete copy holds."""
+    known = asdict(SOURCES[glance["source"]])
+    return known | {"whole": known["complete"]} | {key: glance[key] for key in glance if key != "source"}
+
+
+def source_table(rows: list[dict[str, Any]]) -> list[str]:
+    """A header and one line a source, in columns as wide as they need."""
+    cells = [[spoken((row | {"index": row["index"] or "-"})[key]) for key in SOURCE_COLUMNS] for row in rows]
+    table = [list(SOURCE_COLUMNS), *cells]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+
+
+def spoken(value: Any) -> str:
+    """A fact in one line: `yes`, `no` or `unknown`, lists by commas, tables as `key value` pairs without what is
+    empty."""
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "unknown"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {spoken(part)}" for key, part in value.items() if part not in (None, "", ()))
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@sources_app.command("show")
+def show_source(name: SourceName, raw: RawRoot = RAW, as_json: Json = False) -> None:
+    """Everything that is known of a source, its doubts included, and where it belongs."""
+    with told_errors():
+        source = known_source(name)
+        facts = registered(at_a_glance(source, default_root(source, raw)))
+        lines = [
+            f"{key}: {spoken(value)}"
+            for key, value in facts.items()
+            if key not in ("get", "doubts") and value not in ("", ()) and (key, value) != ("index", None)
+        ]
+        lines += [f"get: {spoken(asdict(way))}" for way in source.get]
+        lines += [f"doubt: {doubt}" for doubt in source.doubts]
+        show(facts, lines, as_json)
+
+
+@sources_app.command("get")
+def get(name: SourceName, raw: RawRoot = RAW) -> None:
+    """Bring a source here: by DVC where it is pinned, else by what a person has to do (then the exit code is 2)."""
+    with told_errors():
+        by_hand = False
+        for part in get_source(known_source(name), raw):
+            typer.echo(part.told)
+            by_hand = by_hand or not part.done
+    if by_hand:
+        raise typer.Exit(2)
 
 
 @sources_app.command("check")
 def check(
-    name: Annotated[str, typer.Argument(help="A known source; leave it out with --format and --root.")] = "",
+    name: Annotated[str, typer.Argument(help="A known source; leave it out for all, or with --format, --root.")] = "",
     format: Format = "",
     root: Root = None,
     band: BandOption = "tir",
     kind: KindOption = "scene",
+    raw: RawRoot = RAW,
     as_json: Json = False,
 ) -> None:
-    """Whether a source is there and its first records can be read."""
+    """Whether a source is there, whole, and its first records can be read; without a name, of all sources."""
     with told_errors():
-        source, form, folder = chosen(name, format, root, band, kind)
+        if not name and not format and root is None:
+            check_every_source(raw, as_json)
+            return
+        source, form, folder = chosen(name, format, root, band, kind, raw)
         report = check_folder(source, folder, form)
         lines = [f"{key}: {value}" for key, value in report.items() if key != "message"]
         show(report, lines, as_json)
         if not report["readable"]:
             raise MissingData(report["message"])
+
+
+def check_every_source(raw: Path, as_json: bool) -> None:
+    """All sources; that one is absent is no fault, that one is present and cannot be read is.
+
+    Raises:
+        MalformedFile: the sources that are there and cannot be read.
+    """
+    reports = check_all(raw)
+    lines = [
+        f"{r['source']}: {'present' if r['present'] else 'absent'}, complete: {spoken(r['complete'])}, "
+        f"{'readable' if r['readable'] else 'not readable'}, {r['images']} images"
+        + (f": {r['message']}" if r["message"] and r["present"] else "")
+        for r in reports
+    ]
+    unread = [r["source"] for r in reports if r["format"] == UNKNOWN]
+    lines.append(f"no adapter yet, see `irgpt sources show`: {', '.join(unread)}")
+    show(reports, lines, as_json)
+    faulty = [r["source"] for r in reports if r["present"] and not r["readable"]]
+    if faulty:
+        raise MalformedFile(f"{', '.join(faulty)}: present and not readable; `irgpt sources check NAME` says why")
 
 
 @sources_app.command("read")
@@ -185,6 +303,29 @@ def read_released(
             *(f"rejected {item.file}, {item.record}: {item.reason}: {item.detail}" for item in rejected),
         ]
         show(report, lines, as_json)
+
+
+@release_app.command("check")
+def check_released(
+    folder: Annotated[Path, typer.Argument(help="The folder with Recognition.json, Detection.json and so on.")],
+    flir: Annotated[Path | None, typer.Option("--flir", help="The FLIR ADAS folder: boxes to check against.")] = None,
+    format: Annotated[str, typer.Option("--format", help="The format of --flir; flir_csv where none is given.")] = "",
+    images: Annotated[Path | None, typer.Option("--images", help="Holds folders named as in the release.")] = None,
+    manifest: Annotated[Path | None, typer.Option("--manifest", help="JSON lines of what was found, to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Whether the released answers follow from the boxes of their frames, can be read, and have their images here."""
+    with told_errors():
+        records, *_ = read_release(folder)
+        frames, rejected = frames_of(flir, format) if flir else ({}, [])
+        folders = dataset_folders(images, {dataset_of(record) for record in records}) if images else {}
+        if flir:
+            folders[FLIR_DATASET] = frames_folder(flir)
+        located = list(locate_images(records, folders))
+        report = full_report(records, compare_all(records, frames), located, rejected)
+        if manifest:
+            report["manifest"] = {"file": str(manifest), "records": write_manifest(located, manifest)}
+        show(report, report_lines(report), as_json)
 
 
 @app.command("readme")

@@ -113,6 +113,7 @@ class Enhancement(Section):
 class Describer(Section):
     """Who describes visible images (path IV): no one, an OpenAI-compatible server, or a transformers model.
 
+    `adapt` says who rewrites a draft for infrared: rules, or the model, whose text is held to the rules.
     `key_variable` names the environment variable that holds the server's key. `conversations` is how many samples of
     the instruction split get each of LLaVA's three prompt kinds.
     """
@@ -124,6 +125,7 @@ class Describer(Section):
     concurrency: int = Positive
     per_minute: int = Positive
     max_tokens: int = Positive
+    adapt: Literal["rules", "model"]
     conversations: int = Field(ge=0)
 
 

@@ -17,10 +17,44 @@ def call(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_list_shows_every_source_as_lines_and_as_json():
-    lines, as_json = call("sources", "list"), call("sources", "list", "--json")
-    assert [line.split()[0] for line in lines.stdout.splitlines()] == list(SOURCES)
-    assert [row["name"] for row in json.loads(as_json.stdout)] == list(SOURCES)
+def test_list_shows_every_source_by_index_as_lines_and_as_json(tmp_path):
+    lines, as_json = call("sources", "--raw", tmp_path), call("sources", "list", "--raw", tmp_path, "--json")
+    header, first, *_, last = lines.stdout.splitlines()
+    assert header.split() == ["index", "name", "band", "format", "access", "present", "complete", "readable"]
+    assert first.split() == ["1", "llvip", "tir", "llvip", "form", "no", "no", "no"]
+    assert last.split()[:2] == ["-", "hit_uav"]
+    rows = json.loads(as_json.stdout)
+    assert sorted(row["name"] for row in rows) == sorted(SOURCES)
+    vtuav = next(row for row in rows if row["name"] == "vtuav")
+    assert (vtuav["keep_every"], vtuav["present"], vtuav["route"]) == (100, False, "IV")
+    assert call("sources", "list", "--raw", tmp_path).stdout == lines.stdout
+
+
+def test_show_tells_everything_with_doubts():
+    result = call("sources", "show", "vt821")
+    assert "doubt: The release calls it tracking with 821 sequences; it is salient object detection" in result.stdout
+    assert "whole: images 2463" in result.stdout
+    assert json.loads(call("sources", "show", "kaist", "--json").stdout)["keep_every"] == 20
+
+
+def test_check_without_a_name_tells_of_all_and_fails_only_for_what_is_present_and_broken(tmp_path):
+    result = call("sources", "check", "--raw", tmp_path)
+    assert result.exit_code == 0
+    assert "kaist: absent, complete: no, not readable, 0 images" in result.stdout
+    coco_folder(tmp_path / "hit_uav", [])
+    rows = json.loads(call("sources", "check", "--raw", tmp_path, "--json").stdout)
+    found = next(row for row in rows if row["source"] == "hit_uav")
+    assert (found["present"], found["readable"], found["complete"]) == (True, True, False)
+    put(tmp_path / "hit_uav" / "annotations" / "val.json", "{")
+    broken = call("sources", "check", "--raw", tmp_path)
+    assert (broken.exit_code, "hit_uav: present and not readable" in broken.stderr) == (2, True)
+
+
+def test_get_by_hand_tells_what_to_do_and_leaves_with_two(tmp_path):
+    result = call("sources", "get", "llcm", "--raw", tmp_path)
+    assert (result.exit_code, result.stderr) == (2, "")
+    assert f"Put it into {tmp_path / 'llcm'}" in result.stdout
+    assert call("sources", "get", "elpv", "--raw", tmp_path).exit_code == 0
 
 
 def test_read_writes_samples_and_tells_what_was_rejected(tmp_path):
@@ -58,14 +92,18 @@ def test_release_read_writes_the_table_and_tells_repairs(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("sources", "check", "kaist"), "known: flir_roadscene, hit_uav"),
+        (("sources", "check", "nothing"), "known: flir_roadscene, hit_uav"),
+        (("sources", "show", "nothing"), "known: flir_roadscene, hit_uav"),
+        (("sources", "get", "nothing"), "known: flir_roadscene, hit_uav"),
+        (("sources", "check", "cdfag"), "--format flir_csv|"),
+        (("sources", "get", "hit_uav", "--raw", "{tmp}/a-file/raw"), "a-file"),
         (
             ("sources", "check", "llvip", "--root", "{tmp}/absent"),
             "no such folder. Expected: infrared/ and visible/",
         ),
-        (("sources", "check"), "give a source"),
+        (("sources", "check", "--format", "coco"), "give a source"),
         (
-            ("sources", "read", "--format", "yolo", "--root", "{tmp}", "--out", "{tmp}/o.parquet"),
+            ("sources", "read", "--format", "nothing", "--root", "{tmp}", "--out", "{tmp}/o.parquet"),
             "known: flir_csv",
         ),
         (
@@ -96,6 +134,7 @@ def test_release_read_writes_the_table_and_tells_repairs(tmp_path):
     ],
 )
 def test_a_foreseen_error_is_one_message_on_stderr_and_code_2(words, message, tmp_path):
+    put(tmp_path / "a-file", "")
     result = call(*(word.replace("{tmp}", str(tmp_path)) for word in words))
     assert result.exit_code == 2
     assert message in result.stderr
@@ -111,6 +150,9 @@ def test_a_folder_of_which_nothing_can_be_used_is_an_error(tmp_path):
     assert (result.exit_code, "no record could be used" in result.stderr) == (2, True)
 
 
-def test_the_command_starts_without_loading_torch():
-    code = "import sys, irgpt_lib.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_the_command_starts_without_loading_torch_or_the_adapters():
+    code = (
+        "import sys, irgpt_lib.cli; print([m for m in ('torch', 'irgpt_lib.irtd.sources.formats') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == "[]\n"

@@ -31,6 +31,7 @@ from irgpt_lib.irtd.record import Rejected, Sample
 from irgpt_lib.irtd.shards import SplitWriter, read_shards, shard_files, without_images, write_shard
 from irgpt_lib.irtd.simulated.dataset import SIMULATED, SPLITS, simulated_samples
 from irgpt_lib.irtd.sources.reading import default_root, known_source
+from irgpt_lib.irtd.sources.registry import refuse_synthetic
 from irgpt_lib.irtd.sources.source import MissingData, Source
 from irgpt_lib.irtd.sources.storing import rejected_file
 
@@ -80,11 +81,14 @@ def gather(config: params.Dataset, raw_root: Path, scratch: Path) -> Gathered:
     """Read all sources that the section `dataset` names into `scratch/<source>/`, going on where a killed run stopped.
 
     Raises:
+        NotAuthentic: `dataset.authentic_only`, and a source is simulated or registered as not authentic.
         UnknownName: a source that neither the registry nor this function knows.
         MissingData: raw folders are absent; says of each what belongs there and where it comes from.
         MalformedFile: a whole annotation file cannot be used.
         TooManyRejected: see `check_rejected`.
     """
+    if config.authentic_only:
+        refuse_synthetic(config.sources)
     raw = {name: raw_source(name, config) for name in config.sources if name != SIMULATED}
     absent = [
         str(source.missing(root, "no such folder"))

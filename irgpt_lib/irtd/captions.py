@@ -50,6 +50,11 @@ def solar_cell_sentence(facts: dict[str, str]) -> str:
     return f"A solar cell, {cell_type}, with a defect probability of {float(facts['defect_probability']):.2f}."
 
 
+def montage_sentence(sample: Sample) -> str:
+    """`Eight numbered crops of people; crops 1 and 5 show the same person.`"""
+    return f"Eight numbered crops of people; crops 1 and {sample.montage_answer} show the same person."
+
+
 def rule_caption(sample: Sample) -> str:
     """What the labels tell of the image, empty where they tell nothing.
 
@@ -58,6 +63,8 @@ def rule_caption(sample: Sample) -> str:
     sentence. Where the labels do not tell instances apart (the fact `instances: unknown`, as of semantic masks), the
     categories are named without numbers.
     """
+    if sample.kind == "montage":
+        return montage_sentence(sample)
     sentences = []
     if sample.scene:
         sentences.append(scene_sentence(sample.scene))

@@ -18,7 +18,7 @@ from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.irtd.record import BANDS, Box, RecordError, Rejected, Sample, check
 from irgpt_lib.irtd.release import IMAGE_TOKEN, TASK_OF_FILE
 from irgpt_lib.irtd.sources.boxes import make_box
-from irgpt_lib.irtd.sources.files import inside, read_image
+from irgpt_lib.irtd.sources.files import inside, read_toned
 from irgpt_lib.irtd.sources.source import MalformedFile, MissingData
 from irgpt_lib.irtd.sources.storing import replacing
 
@@ -189,7 +189,7 @@ def readme_sample(record: Any, root: Path, like: Sample) -> tuple[Sample, tuple[
     if not isinstance(record, dict):
         raise RecordError("malformed record", f"expected an object, found {record!r:.60}")
     name = text_of(record, "image")
-    data, width, height = read_image(inside(root, name))
+    read = read_toned(inside(root, name))
     caption = text_of(record, "description")
     band = text_of(record, "band") or like.band
     if band not in BANDS:
@@ -199,9 +199,9 @@ def readme_sample(record: Any, root: Path, like: Sample) -> tuple[Sample, tuple[
         like,
         sample_id=sample_id,
         band=band,
-        width=width,
-        height=height,
-        infrared=data,
+        width=read.width,
+        height=read.height,
+        infrared=read.data,
         group=sample_id,
         scene=text_of(record, "scene"),
         boxes=boxes_of(record),
@@ -210,6 +210,7 @@ def readme_sample(record: Any, root: Path, like: Sample) -> tuple[Sample, tuple[
         caption_from=sample_id if caption else "",
         caption_state="final" if caption else "",
         origin=name,
+        facts=like.facts | read.facts,
     )
     return check(sample), pairs_of(record)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from irgpt_lib.irtd.captions import SPOKEN, with_rule_caption
 from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, check
 from irgpt_lib.irtd.sources.boxes import fit_box
-from irgpt_lib.irtd.sources.files import read_image
+from irgpt_lib.irtd.sources.files import colour_facts, read_toned
 from irgpt_lib.irtd.sources.naming import NAME_RULES
 from irgpt_lib.irtd.sources.source import Pending, Source
 
@@ -90,16 +90,22 @@ def annotated_sample(
     """The sample of one infrared file; `annotation` is `None` where no file speaks of it.
 
     Raises:
-        RecordError: the reasons of `read_image` and `fit_box`, or `size mismatch` where the annotation states
+        RecordError: the reasons of `read_toned` and `fit_box`, or `size mismatch` where the annotation states
             another image size, since its boxes would then lie elsewhere.
     """
-    data, width, height = read_image(image)
+    read = read_toned(image)
+    width, height = read.width, read.height
     said = annotation or Annotation()
     if said.stated_size and said.stated_size != (width, height):
         stated = "x".join(map(str, said.stated_size))
         raise RecordError("size mismatch", f"{image}: annotation states {stated}, image is {width}x{height}")
     named = NAME_RULES[source.naming](image.stem)
-    facts = named.facts | {kind: str(count) for kind, count in said.left_out.items()}
+    facts = (
+        named.facts
+        | read.facts
+        | colour_facts(read.data, str(image))
+        | {kind: str(count) for kind, count in said.left_out.items()}
+    )
     if annotation is None:
         facts |= {"annotation": "none"}
     return Sample(
@@ -109,8 +115,9 @@ def annotated_sample(
         kind=source.kind,
         width=width,
         height=height,
-        infrared=data,
+        infrared=read.data,
         visible=visible,
+        authentic=source.authentic,
         group=f"{source.name}/{named.group}",
         split=split or split_of(relative(image, root)),
         boxes=tuple(fit_box(box, width, height) for box in said.boxes),

@@ -2,19 +2,32 @@
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image
 
-from irgpt_lib.irtd.record import MAX_PIXELS, RecordError, open_image
+from irgpt_lib.irtd.record import MAX_PIXELS, RecordError, png_bytes
 from irgpt_lib.irtd.sources.source import MalformedFile
+from irgpt_lib.irtd.sources.tone import DEFAULT, Tone, Toned, looks_colour_mapped, to_8bit
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Only these decoders may see the bytes: some of Pillow's others start external programs.
 CONTAINERS = ("PNG", "JPEG", "BMP", "TIFF")
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
+GRAY_MODES = frozenset({"1", "L", "LA"})
+# Raw counts of 9 to 16 bits, wider integers, temperatures as floats.
+WIDE_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+# TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+THUMBNAIL = (48, 48)
+# UnidentifiedImageError is an OSError; a decoder that follows a broken offset raises the others.
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error)
 MAX_NAME_BYTES = 255
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_RECORD_BYTES = 16 * 2**20
@@ -67,37 +80,140 @@ def read_bytes(file: Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
         raise RecordError("unreadable file", f"{file}: {error}") from error
 
 
-def read_image(file: Path) -> tuple[bytes, int, int]:
-    """Encoded image, width and height in pixels. PNG and JPEG pass as they are, BMP and TIFF become PNG.
+@dataclass(frozen=True)
+class ImageFile:
+    """An encoded 8-bit image, its size in pixels, and the facts of how the file became it: `bit_depth` and `tone`
+    where wide samples were brought to 8 bits, `page` where the file holds further images."""
+
+    data: bytes
+    width: int
+    height: int
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """What a decoder raises within the block becomes a RecordError that names the file.
 
     Raises:
-        RecordError: the reasons of `read_bytes` and `open_image`, or `not an 8-bit image`: a wider sample
-            would
-            be cut to white without a word by whoever converts it, so its owner has to choose the range.
+        RecordError: `image too large`, or `unreadable image` for whatever else is wrong with the bytes.
+    """
+    try:
+        # Pillow only warns of an image up to twice its limit; here the limit is the limit. What it warns of in
+        # metadata says nothing of the pixels.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except RecordError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise RecordError("image too large", f"{name}: {error}") from error
+    except DECODER_ERRORS as error:
+        raise RecordError("unreadable image", f"{name}: not one of {', '.join(CONTAINERS)}: {error}") from error
+
+
+def sample_bits(image: Image.Image) -> int:
+    """Bits of one sample as the file stores it. Pillow's mode does not tell: it opens colour of 16 bits a channel as
+    colour of 8 and keeps the upper half."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))  # type: ignore[attr-defined]
+    if image.format == "PNG":
+        return 16 if any(";16" in str(tile.args) for tile in image.tile) else 8  # type: ignore[attr-defined]
+    return 8
+
+
+def has_further_pages(image: Image.Image) -> bool:
+    """Whether the file holds more than the image that is open; moves to the next one."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def encode(image: Image.Image) -> bytes:
+    """The image as PNG, in its own mode where PNG has it."""
+    buffer = io.BytesIO()
+    (image if image.mode in ("1", "L", "P", "RGB", "RGBA") else image.convert("RGB")).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def read_toned(file: Path, tone: Tone = DEFAULT) -> ImageFile:
+    """The first image of a file in 8 bits. PNG and JPEG of 8 bits pass as they are, BMP and TIFF become PNG.
+
+    Gray samples of more than 8 bits, and temperatures as floats, become 8-bit PNG by `to_8bit`; the facts `bit_depth`
+    and `tone` then say from what and how. Further pages of a TIFF are left out and the fact `page` says so.
+
+    Raises:
+        RecordError: the reasons of `read_bytes` and `to_8bit`, `empty image`, `unreadable image`, `image too large`,
+            or `not an 8-bit image`: colour of more than 8 bits a channel, which is no raw thermal frame and whose
+            upper half is what a decoder would keep without a word.
     """
     data = read_bytes(file)
     if not data:
         raise RecordError("empty image", str(file))
+    with decoding(str(file)), Image.open(io.BytesIO(data), formats=CONTAINERS) as image:
+        (width, height), bits = image.size, sample_bits(image)
+        if width * height > MAX_PIXELS:
+            raise RecordError("image too large", f"{file}: {width}x{height} pixels, at most {MAX_PIXELS}")
+        facts = {}
+        if image.mode in WIDE_MODES:
+            toned = tone_image(image, tone, str(file))
+            facts = {"bit_depth": str(bits), "tone": toned.note}
+            data = png_bytes(toned.pixels)
+        elif image.mode not in EIGHT_BIT_MODES or bits > 8:
+            detail = f"{file} has mode {image.mode} of {bits} bits a channel; export it as 8-bit PNG"
+            raise RecordError("not an 8-bit image", detail)
+        elif image.format not in ("PNG", "JPEG"):
+            data = encode(image)
+        if has_further_pages(image):
+            facts["page"] = "first of several"
+    return ImageFile(data, width, height, facts)
+
+
+def tone_image(image: Image.Image, tone: Tone, name: str) -> Toned:
+    """`to_8bit` of an open image. A TIFF whose white is zero is turned over, which Pillow does with 8 bits and not with
+    more, and the note says so.
+
+    Raises:
+        RecordError: the reasons of `to_8bit`, with `name` in the detail.
+    """
     try:
-        # Pillow only warns of an image up to twice its limit; here the limit is the limit.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=CONTAINERS) as header:
-                container, mode, (width, height) = header.format, header.mode, header.size
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise RecordError("image too large", f"{file}: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise RecordError("unreadable image", f"{file}: not one of {', '.join(CONTAINERS)}: {error}") from error
-    if width * height > MAX_PIXELS:
-        raise RecordError("image too large", f"{file}: {width}x{height} pixels, at most {MAX_PIXELS}")
-    if mode not in EIGHT_BIT_MODES:
-        raise RecordError("not an 8-bit image", f"{file} has mode {mode}; export it as 8-bit PNG")
-    if container in ("PNG", "JPEG"):
-        return data, width, height
-    buffer = io.BytesIO()
-    image = open_image(data, str(file))
-    (image if mode in ("1", "L", "P", "RGB", "RGBA") else image.convert("RGB")).save(buffer, format="PNG")
-    return buffer.getvalue(), width, height
+        toned = to_8bit(np.asarray(image), tone)
+    except RecordError as error:
+        raise RecordError(error.reason, f"{name}: {error.detail}") from error
+    if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+        return Toned(255 - toned.pixels, f"{toned.note}, white is zero")
+    return toned
+
+
+def read_image(file: Path) -> tuple[bytes, int, int]:
+    """Encoded 8-bit image, width and height in pixels, as `read_toned` reads it, for images whose facts nobody keeps:
+    the visible ones.
+
+    Raises:
+        RecordError: the reasons of `read_toned`.
+    """
+    image = read_toned(file)
+    return image.data, image.width, image.height
+
+
+def colour_facts(data: bytes, name: str) -> dict[str, str]:
+    """The fact `colour_mapped: yes` where an encoded 8-bit image looks so, else none.
+
+    Gray costs nothing, for it is known from the header; a JPEG is decoded at an eighth of its size.
+
+    Raises:
+        RecordError: `unreadable image` or `image too large`, with `name` in the detail.
+    """
+    with decoding(name), Image.open(io.BytesIO(data), formats=CONTAINERS) as image:
+        if image.mode in GRAY_MODES:
+            return {}
+        image.draft("RGB", THUMBNAIL)
+        # Nearest pixels, for a mean of two colours is none of the map.
+        thumbnail = image.resize(THUMBNAIL, Image.Resampling.NEAREST).convert("RGB")
+    return {"colour_mapped": "yes"} if looks_colour_mapped(np.asarray(thumbnail)) else {}
 
 
 def read_text(file: Path) -> str:

@@ -11,9 +11,8 @@ from irgpt_lib.irtd.record import Band, Kind, Rejected, Sample
 from irgpt_lib.irtd.sources.assembly import made
 from irgpt_lib.irtd.sources.elpv import package_root
 from irgpt_lib.irtd.sources.files import list_images
-from irgpt_lib.irtd.sources.formats import FORMATS
 from irgpt_lib.irtd.sources.registry import SOURCES
-from irgpt_lib.irtd.sources.source import MalformedFile, MissingData, Reading, Source
+from irgpt_lib.irtd.sources.source import UNKNOWN, Adapter, MalformedFile, MissingData, Reading, Source
 
 RAW = Path("data/raw")
 PROBED = 3
@@ -24,6 +23,14 @@ class UnknownName(LookupError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def adapters() -> dict[str, Adapter]:
+    """`FORMATS`, loaded when it is first needed: some adapters bring libraries that take longer to load than all
+    sources take to list."""
+    from irgpt_lib.irtd.sources.formats import FORMATS
+
+    return FORMATS
 
 
 def known_source(name: str) -> Source:
@@ -43,21 +50,35 @@ def known_format(name: str) -> str:
     Raises:
         UnknownName: no adapter reads it; the message lists all.
     """
-    if name not in FORMATS:
-        raise UnknownName(f"no format is named {name!r}; known: {', '.join(FORMATS)}")
+    if name not in adapters():
+        raise UnknownName(f"no format is named {name!r}; known: {', '.join(adapters())}")
     return name
 
 
 def format_of(source: Source, format: str = "") -> str:
-    """The source's own format, or the asked one where the source also comes in it.
+    """The source's own format, or the asked one where the source also comes in it. A source whose format nobody
+    knows may come in any.
 
     Raises:
-        UnknownName: the source does not come in that format.
+        UnknownName: the source does not come in that format, or nobody knows in which and none is asked.
     """
+    if source.format == UNKNOWN:
+        if not format:
+            raise UnknownName(no_adapter(source))
+        return known_format(format)
     offered = (source.format, *source.alternatives)
     if format and known_format(format) not in offered:
         raise UnknownName(f"{source.name} does not come as {format!r}; it comes as {', '.join(offered)}")
     return format or source.format
+
+
+def no_adapter(source: Source) -> str:
+    """Why a source cannot be read yet, and how to bring it in."""
+    return (
+        f"{source.name}: no adapter, because the layout of {source.title} has not been seen. "
+        f"{' '.join(source.doubts)} Once you have it, put it where `irgpt sources show {source.name}` says and name "
+        f"the format that it resembles: --format {'|'.join(adapters())}"
+    )
 
 
 def default_root(source: Source, raw: Path = RAW) -> Path:
@@ -76,7 +97,7 @@ def folder_source(format: str, root: Path, band: Band = "tir", kind: Kind = "sce
         UnknownName: no adapter reads the format.
     """
     known_format(format)
-    example = next(source for source in SOURCES.values() if format in (source.format, *source.alternatives))
+    expected = next(s.what_belongs_there for s in SOURCES.values() if format in (s.format, *s.alternatives))
     return Source(
         name=root.absolute().name or "folder",
         index=None,
@@ -88,7 +109,7 @@ def folder_source(format: str, root: Path, band: Band = "tir", kind: Kind = "sce
         folder=root.name,
         home="its owner",
         terms="unknown",
-        what_belongs_there=example.what_belongs_there,
+        what_belongs_there=expected,
         kind=kind,
     )
 
@@ -116,7 +137,7 @@ def read(format: str, root: Path, source: Source | None = None) -> Reading:
         UnknownName: no adapter reads the format.
         MissingData, MalformedFile: at the first step of the iterator; see `FORMATS[format]`.
     """
-    adapter = FORMATS[known_format(format)]
+    adapter = adapters()[known_format(format)]
     return without_duplicates(map(made, adapter(root, source or folder_source(format, root))))
 
 
@@ -131,32 +152,82 @@ def read_source(name: str, root: Path | None = None, format: str = "") -> tuple[
     return [i for i in items if isinstance(i, Sample)], [i for i in items if isinstance(i, Rejected)]
 
 
-def check_folder(source: Source, root: Path, format: str = "") -> dict[str, Any]:
-    """Whether the folder is there and its first records can be read; a few files are opened, no more.
-
-    Returns:
-        `source`, `format`, `root`, `present`, `readable`, `images` (image files below the root), `samples`
-        and `rejected` (reason -> number) among the first three records, and `message`, empty where all is
-        well.
-    """
-    chosen = format_of(source, format)
-    report: dict[str, Any] = {"source": source.name, "format": chosen, "root": str(root), "message": ""}
+def first_records(source: Source, root: Path, format: str) -> tuple[list[Sample | Rejected], str]:
+    """The first three records, and why there is none where the folder cannot be read."""
     probed: list[Sample | Rejected] = []
     try:
-        probed = list(itertools.islice(read(chosen, root, source), PROBED))
+        for item in itertools.islice(read(format, root, source), PROBED):
+            probed.append(item)
     except (MissingData, MalformedFile, OSError) as error:
-        report["message"] = str(error)
+        return probed, str(error)
+    if any(isinstance(item, Sample) for item in probed):
+        return probed, ""
+    reasons = ", ".join(sorted({item.reason for item in probed if isinstance(item, Rejected)})) or "no record"
+    return probed, f"{source.name}: {root}: none of the first {len(probed)} records can be used: {reasons}"
+
+
+def completeness(source: Source, root: Path) -> bool | None:
+    """Whether the folder holds what the registry states of a whole copy; `None` where it states nothing.
+
+    More images than stated are complete too: masks and previews may lie beside them.
+    """
+    if not root.is_dir():
+        return False
+    whole = source.complete
+    if whole is None:
+        return None
+    stated = whole.images or 0
+    # stops counting at the stated number: a source can have more than a million files
+    found = sum(1 for _ in itertools.islice(list_images(root), stated))
+    return found == stated and all((root / path).exists() for path in whole.paths)
+
+
+def overview(raw: Path = RAW) -> list[dict[str, Any]]:
+    """`at_a_glance` of every source of the registry, in its order."""
+    return [at_a_glance(source, default_root(source, raw)) for source in SOURCES.values()]
+
+
+def at_a_glance(source: Source, root: Path) -> dict[str, Any]:
+    """`source`, `root`, and whether it is `present`, `complete` and `readable`, `None` where that is not known.
+
+    Files are opened only of a source that is present, and of that only the first records.
+    """
+    glance = {"source": source.name, "root": str(root), "present": root.is_dir(), "complete": False, "readable": False}
+    if not glance["present"]:
+        return glance
+    readable = None if source.format == UNKNOWN else not first_records(source, root, source.format)[1]
+    return glance | {"complete": completeness(source, root), "readable": readable}
+
+
+def check_folder(source: Source, root: Path, format: str = "") -> dict[str, Any]:
+    """Whether the folder is there, whole, and its first records can be read; a few files are opened, no more.
+
+    Returns:
+        `source`, `format`, `root`, `present`, `complete` (`None` where unknown), `readable`, `images` (image files
+        below the root), `samples` and `rejected` (reason -> number) among the first three records, and `message`,
+        empty where all is well.
+
+    Raises:
+        UnknownName: see `format_of`; that nobody knows the source's format is no error here but the message.
+    """
+    chosen = format_of(source, format) if format or source.format != UNKNOWN else UNKNOWN
+    if chosen == UNKNOWN:
+        probed, message = [], no_adapter(source)
+    else:
+        probed, message = first_records(source, root, chosen)
     rejected = Counter(item.reason for item in probed if isinstance(item, Rejected))
     samples = len(probed) - rejected.total()
-    if not samples and not report["message"]:
-        reasons = ", ".join(sorted(rejected)) or "no record"
-        report["message"] = f"{source.name}: {root}: none of the first {len(probed)} records can be used: {reasons}"
-    return report | {
+    return {
+        "source": source.name,
+        "format": chosen,
+        "root": str(root),
         "present": root.is_dir(),
+        "complete": completeness(source, root),
         "readable": samples > 0,
         "images": sum(1 for _ in list_images(root)),
         "samples": samples,
         "rejected": dict(sorted(rejected.items())),
+        "message": message,
     }
 
 
@@ -168,3 +239,8 @@ def check_source(name: str, root: Path | None = None, format: str = "") -> dict[
     """
     source = known_source(name)
     return check_folder(source, root or default_root(source), format)
+
+
+def check_all(raw: Path = RAW) -> list[dict[str, Any]]:
+    """`check_folder` of every source of the registry, in its order."""
+    return [check_folder(source, default_root(source, raw)) for source in SOURCES.values()]

@@ -19,7 +19,7 @@ from PIL import Image
 from irgpt_lib.irtd.captions import SPOKEN
 from irgpt_lib.irtd.record import RecordError, Sample, open_image, png_bytes
 from irgpt_lib.irtd.sources.assembly import attempt, relative
-from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES, list_images, read_bytes, read_image
+from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES, list_images, read_bytes, read_image, read_toned
 from irgpt_lib.irtd.sources.source import Found, Source
 
 MAX_MATRIX_BYTES = 4096
@@ -128,12 +128,13 @@ def scene_sample(source: Source, root: Path, image: Path) -> Sample:
     Raises:
         RecordError: `size mismatch`, `no overlap`, `missing visible mate`, or a reason of the files.
     """
-    infrared, width, height = read_image(image)
+    read = read_toned(image)
+    infrared, width, height = read.data, read.width, read.height
     mate = mate_of(image)
     visible, *size = read_image(mate)
     if size != [width, height]:
         raise RecordError("size mismatch", f"{mate.name} is {size[0]}x{size[1]}, {image.name} {width}x{height}")
-    facts = {"alignment": "as shipped", "visible_frame": "aligned"}
+    facts = read.facts | {"alignment": "as shipped", "visible_frame": "aligned"}
     side_file = image.with_suffix(".npy")
     if side_file.is_file():
         matrix = read_matrix(side_file)
