@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,57 +10,110 @@ import pandas as pd
 from irgpt_lib import params
 from irgpt_lib.irtd.record import Sample
 from irgpt_lib.irtd.simulated.dataset import SPLITS
-from irgpt_lib.tasks import TASKS
+from irgpt_lib.tasks import TASKS, Question, Task, relationship
+from irgpt_lib.tasks.balance import BALANCES, balanced
 
 QUESTION_SPLITS = ("instruction", "benchmark")
 QUESTION_COLUMNS = [
     *("question_id", "sample_id", "group", "band", "source", "split", "task", "question", "answer"),
-    *("truth", "options", "key"),
+    *("frame", "truth", "options", "key"),
 ]
 
 
-def make_questions(samples: Sequence[Sample], split: str, count: int, seed: int) -> pd.DataFrame:
+class Words(NamedTuple):
+    """What wrong options are drawn from: all categories and all classes of scenes that the dataset has."""
+
+    categories: tuple[str, ...]
+    scenes: tuple[str, ...]
+
+
+# Several draws of one sample, so that there is a choice among them where answers are to be balanced.
+DRAWS = 4
+# More candidates than are wanted, for the same reason, and a bound where a dataset has many more samples.
+CANDIDATES_PER_QUESTION = 12
+
+
+def tasks_of(config: params.Dataset) -> dict[str, Task]:
+    """The nine tasks, Relationship over the relations that the section names."""
+    return {**TASKS, "relationship": relationship.asking(config.relations)}
+
+
+def candidates_of(
+    task: Task, samples: Sequence[Sample], count: int, words: Words, released: bool, rng: np.random.Generator
+) -> tuple[list[Question], list[Sample]]:
+    """Questions of one task, some of them of one sample, and the sample of each, in a random order of samples."""
+    questions: list[Question] = []
+    of: list[Sample] = []
+    for i in rng.permutation(len(samples)):
+        if len(questions) >= CANDIDATES_PER_QUESTION * count:
+            break
+        if released:
+            found = task.released.ask(samples[i], rng) if task.released else []
+        else:
+            drawn = (task.ask(samples[i], rng, *words) for _ in range(DRAWS if task.name in BALANCES else 1))
+            found = [question for question in drawn if question]
+        questions += found
+        of += [samples[i]] * len(found)
+    return questions, of
+
+
+def chosen(
+    questions: Sequence[Question], of: Sequence[Sample], count: int, released: bool, rng: np.random.Generator
+) -> list[int]:
+    """Which candidates are asked: balanced in the study's flavour, in the release's one of each sample at random."""
+    names = [sample.sample_id for sample in of]
+    if not released:
+        return balanced(questions, count, rng, names)
+    order = [int(i) for i in rng.permutation(len(questions))]
+    first = {names[i]: i for i in reversed(order)}
+    return sorted(sorted(first.values(), key=order.index)[:count])
+
+
+def make_questions(
+    samples: Sequence[Sample], split: str, count: int, config: params.Dataset, words: Words
+) -> pd.DataFrame:
     """Up to `count / 9` questions of each task from the samples of one split, at most one of a task for a sample.
 
-    Columns: question_id, sample_id, group, band, source, split, task, question, answer (released grammar, frame
-    0-1000), truth and options (JSON), key (what the question itself gives away).
+    In the flavour `study` answers are balanced so that a blind guess is at chance (`tasks.balance`), and fewer come
+    back where the samples do not allow that; in `released` they follow the release's own rules and its frames.
+
+    Columns: question_id, sample_id, group, band, source, split, task, question, answer (released grammar), frame (of the
+    numbers in the answer, empty where it has none), truth and options (JSON), key (what the question itself gives away).
     """
     if len({s.sample_id for s in samples}) < len(samples):
         raise ValueError("two samples have one id; every source must name its samples apart")
     own = [s for s in samples if s.split == split]
-    categories = sorted({b.category for s in samples for b in s.boxes})
-    scenes = sorted({s.scene for s in samples if s.scene})
+    released = config.flavour == "released"
+    each = count // len(TASKS)
     rows = []
-    for number, (name, task) in enumerate(TASKS.items()):
-        rng = np.random.default_rng([seed, SPLITS.index(split), number])
-        asked = 0
-        for i in rng.permutation(len(own)):
-            if asked == count // len(TASKS):
-                break
-            question = task.ask(own[i], rng, categories, scenes)
-            if question is None:
-                continue
-            asked += 1
-            rows.append(
-                {
-                    "question_id": f"{own[i].sample_id}#{name}",
-                    "sample_id": own[i].sample_id,
-                    "group": own[i].group or own[i].sample_id,
-                    "band": own[i].band,
-                    "source": own[i].source,
-                    "split": split,
-                    "task": name,
-                    "question": question.text,
-                    "answer": question.answer,
-                    "truth": json.dumps(question.truth),
-                    "options": json.dumps(question.options),
-                    "key": question.key,
-                }
-            )
+    for number, (name, task) in enumerate(tasks_of(config).items()):
+        rng = np.random.default_rng([config.seed, SPLITS.index(split), number])
+        questions, of = candidates_of(task, own, each, words, released, rng)
+        rows += [row_of(questions[i], of[i], split) for i in chosen(questions, of, each, released, rng)]
     return pd.DataFrame(rows, columns=QUESTION_COLUMNS)
 
 
-def all_questions(samples: Sequence[Sample], config: params.Dataset) -> pd.DataFrame:
+def row_of(question: Question, sample: Sample, split: str) -> dict[str, str]:
+    """One question in the columns of the table."""
+    coordinates = question.task in ("grounding", "location")
+    return {
+        "question_id": f"{sample.sample_id}#{question.task}",
+        "sample_id": sample.sample_id,
+        "group": sample.group or sample.sample_id,
+        "band": sample.band,
+        "source": sample.source,
+        "split": split,
+        "task": question.task,
+        "question": question.text,
+        "answer": question.answer,
+        "frame": (question.frame or "normalised_1000") if coordinates else "",
+        "truth": json.dumps(question.truth),
+        "options": json.dumps(question.options),
+        "key": question.key,
+    }
+
+
+def all_questions(samples: Sequence[Sample], config: params.Dataset, words: Words) -> pd.DataFrame:
     """The instruction questions and the benchmark's.
 
     A task that has no instruction question gets no benchmark question either: nothing could be tuned on it, and its
@@ -68,8 +122,8 @@ def all_questions(samples: Sequence[Sample], config: params.Dataset) -> pd.DataF
     Raises:
         ValueError: no question at all could be made for one of the splits.
     """
-    tuning = make_questions(samples, "instruction", config.instruction_questions, config.seed)
-    asked = make_questions(samples, "benchmark", config.benchmark_questions, config.seed)
+    tuning = make_questions(samples, "instruction", config.instruction_questions, config, words)
+    asked = make_questions(samples, "benchmark", config.benchmark_questions, config, words)
     asked = asked[asked["task"].isin(tuning["task"].unique())]
     for split, questions in (("instruction", tuning), ("benchmark", asked)):
         if questions.empty:
@@ -79,6 +133,36 @@ def all_questions(samples: Sequence[Sample], config: params.Dataset) -> pd.DataF
                 "dataset.split_shares"
             )
     return pd.concat([tuning, asked], ignore_index=True)
+
+
+def as_questions(rows: pd.DataFrame) -> list[Question]:
+    """The rows as the tasks know them."""
+    return [
+        Question(r.task, r.question, r.answer, json.loads(r.truth), tuple(json.loads(r.options)), r.key, r.frame)
+        for r in rows.itertuples()
+    ]
+
+
+def blind_table(questions: pd.DataFrame) -> pd.DataFrame:
+    """What the benchmark gives away without its images: for each task the number of questions, the score of the blind
+    prior learned on the instruction questions, and of chance (accuracy in %, or mean absolute error)."""
+    rows = []
+    for name, task in TASKS.items():
+        own = questions[questions["task"] == name]
+        train, test = (as_questions(own[own["split"] == split]) for split in QUESTION_SPLITS)
+        if not train or not test:
+            continue
+        guess = task.blind(train)
+        rows.append(
+            {
+                "task": name,
+                "metric": task.metric,
+                "questions": len(test),
+                "blind": float(np.mean([task.score(guess(q), q.truth) for q in test])),
+                "chance": float(np.mean([task.chance(q, train) for q in test])),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def question_gallery(samples: Sequence[Sample], questions: pd.DataFrame, each: int) -> pd.DataFrame:

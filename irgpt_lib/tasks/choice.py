@@ -8,6 +8,7 @@ from irgpt_lib.irtd.record import Sample
 from irgpt_lib.tasks.task import (
     Guess,
     Question,
+    Released,
     Task,
     option_rates,
     read_options,
@@ -20,6 +21,16 @@ from irgpt_lib.tasks.task import (
 OPTIONS = 4
 RECOGNITION_TEXT = "What is the object in the picture?\n"
 SCENE_TEXT = "What is the scene in the picture?\n"
+# What the release offers, with its spelling. The second row is never right, which gives those options away.
+RELEASED_RIGHT = (
+    *("person", "fox", "deer", "car", "badger", "dog", "coyote", "boat", "airplane", "cat", "helicopter"),
+    *("elephant", "bird", "cow", "hog", "lion", "roo", "sheep", "rabbit", "horse", "motobike", "rat", "hippo"),
+    *("raccoon", "leopard", "buffalo", "bear", "giraffe", "bus", "tricycle", "rhino", "chicken", "truck"),
+)
+RELEASED_NEVER_RIGHT = (
+    *("hedgehog", "hyenas", "crocodile", "bat", "monkey", "seal", "goose", "tank", "drone", "ericius"),
+    *("squirrel", "snake", "duck", "penguin"),
+)
 
 
 def choice(task: str, text: str, right: str, wrong: Sequence[str], rng: np.random.Generator) -> Question | None:
@@ -52,6 +63,24 @@ def ask_scene(
     return choice("scene", SCENE_TEXT, sample.scene, [s for s in scenes if s != sample.scene], rng)
 
 
+def ask_recognition_released(sample: Sample, rng: np.random.Generator) -> list[Question]:
+    """The study's question over the release's 47 options, where the largest object is one of its 33 classes. How the
+    release draws the wrong ones could not be found out; here all are equally likely."""
+    if not sample.boxes or max(sample.boxes, key=lambda b: b.area).category not in RELEASED_RIGHT:
+        return []
+    question = ask_recognition(sample, rng, RELEASED_RIGHT + RELEASED_NEVER_RIGHT, ())
+    return [question] if question else []
+
+
+def recognition_answers_released(text: str, sample: Sample) -> tuple[str, ...]:
+    """The offered option that names the largest object; none where no option or another kind of text does."""
+    offered = read_options(text.removeprefix(RECOGNITION_TEXT)) if text.startswith(RECOGNITION_TEXT) else None
+    if not offered or not sample.boxes:
+        return ()
+    right = max(sample.boxes, key=lambda b: b.area).category
+    return tuple(option for option in offered if option.partition(") ")[2] == right)
+
+
 def blind(train: Sequence[Question]) -> Guess:
     """The offered option that was right most often in training when it was offered."""
     rates = option_rates(train)
@@ -77,5 +106,6 @@ RECOGNITION = Task(
     blind,
     chance,
     (RECOGNITION_TEXT,),
+    Released(ask_recognition_released, recognition_answers_released),
 )
 SCENE = Task("scene", "Scene", "accuracy", ask_scene, read_options, score_exact, blind, chance, (SCENE_TEXT,))

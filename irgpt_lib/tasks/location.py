@@ -6,15 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from irgpt_lib.irtd.record import FRAME, Sample, frame_1000
-from irgpt_lib.tasks.task import Guess, Question, Task, chance_by_draw
+from irgpt_lib.irtd.record import FRAME, Box, Sample, frame_1000
+from irgpt_lib.tasks.released import answers_to, released_classes
+from irgpt_lib.tasks.task import Guess, Question, Released, Task, chance_by_draw
 
 ASK, ORDER = "Locate all ", " from left to right."
+# The released text has a blank between the image token's line break and its first word.
+RELEASED_ASK = " Locate all "
 OPEN_REF, OPEN, CLOSE = "<ref>", "</ref> at <pos>[(", ")]</pos>"
 POSITIONS = re.compile(r"<pos>\s*\[([^\[\]<]*)\]\s*</pos>")
 POINT = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)")
 WORST_ERROR = FRAME / 2
 MOST_POINTS = 40
+RELEASED_FRAME = "normalised_1000"
 Points = Sequence[Sequence[float]]
 
 
@@ -24,12 +28,29 @@ def ask(sample: Sample, rng: np.random.Generator, categories: Sequence[str], sce
         return None
     category = present[int(rng.integers(len(present)))]
     boxes = sorted((b for b in sample.boxes if b.category == category), key=lambda b: b.centre)
-    if len(boxes) > MOST_POINTS:
-        return None
+    return None if len(boxes) > MOST_POINTS else locate(f"{ASK}{category}{ORDER}", category, boxes, sample)
+
+
+def locate(text: str, category: str, boxes: Sequence[Box], sample: Sample, frame: str = "") -> Question:
+    """The question with the centres of `boxes`, in their order and in the frame 0-1000, as its answer."""
     truth = [[frame_1000(b.centre[0], sample.width), frame_1000(b.centre[1], sample.height)] for b in boxes]
     points = ", ".join(f"({x}, {y})" for x, y in truth)
     answer = f"{OPEN_REF}{category}</ref> at <pos>[{points}]</pos>"
-    return Question("location", f"{ASK}{category}{ORDER}", answer, truth, key=category)
+    return Question("location", text, answer, truth, key=category, frame=frame)
+
+
+def ask_released(sample: Sample, rng: np.random.Generator | None = None) -> list[Question]:
+    """One question a class that is present, however many its objects: ` Locate all car from left to right.`
+
+    All 187 released records about the 100 frames agree to the last digit: centres in thousandths of width and height,
+    halves rounded to the even number, from left to right.
+    """
+    classes = released_classes(sample).items()
+    return [locate(f"{RELEASED_ASK}{name}{ORDER}", name, boxes, sample, RELEASED_FRAME) for name, boxes in classes]
+
+
+def answers_released(text: str, sample: Sample) -> tuple[str, ...]:
+    return answers_to(text, ask_released(sample))
 
 
 def read(text: str) -> list[list[int]] | None:
@@ -77,4 +98,5 @@ LOCATION = Task(
     blind,
     chance_by_draw(score),
     (ASK, ORDER, OPEN_REF, OPEN, "), (", CLOSE),
+    Released(ask_released, answers_released, RELEASED_FRAME),
 )

@@ -7,9 +7,11 @@ from math import comb
 import numpy as np
 
 from irgpt_lib.irtd.record import Sample
+from irgpt_lib.tasks.released import released_classes
 from irgpt_lib.tasks.task import (
     Guess,
     Question,
+    Released,
     Task,
     option_rates,
     read_options,
@@ -21,6 +23,11 @@ from irgpt_lib.tasks.task import (
 
 OPTIONS = 4
 TEXT = "What object does not appear in the picture?\n"
+# All that the release offers. Only person, bike and car are ever present, so twelve of the fifteen are always right.
+RELEASED_OPTIONS = (
+    *("person", "bike", "car", "motor", "bus", "train", "truck", "light", "hydrant", "sign"),
+    *("dog", "skateboard", "stroller", "scooter", "other vehicle"),
+)
 
 
 def ask(sample: Sample, rng: np.random.Generator, categories: Sequence[str], scenes: Sequence[str]) -> Question | None:
@@ -36,6 +43,34 @@ def ask(sample: Sample, rng: np.random.Generator, categories: Sequence[str], sce
     options = shuffled_options(rng, shown + missing)
     answer = write_chosen(options, missing)
     return Question("security", TEXT + write_options(options), answer, list(read_options(answer) or ()), options)
+
+
+def ask_released(sample: Sample, rng: np.random.Generator) -> list[Question]:
+    """One drawing of the options: one, two or three of the classes that are there, each number equally often and no
+    more than there are, filled up with absent ones.
+
+    All 220 released records about the 100 frames agree with this rule; two of them call a dog absent that FLIR boxes.
+    """
+    present = sorted(released_classes(sample))
+    if not present:
+        return []
+    count = min(int(rng.integers(1, OPTIONS)), len(present))
+    shown = [present[i] for i in rng.choice(len(present), count, replace=False)]
+    absent = [name for name in RELEASED_OPTIONS if name not in present]
+    missing = [absent[i] for i in rng.choice(len(absent), OPTIONS - len(shown), replace=False)]
+    options = shuffled_options(rng, shown + missing)
+    answer = write_chosen(options, missing)
+    return [Question("security", TEXT + write_options(options), answer, list(read_options(answer) or ()), options)]
+
+
+def answers_released(text: str, sample: Sample) -> tuple[str, ...]:
+    """The offered options that are none of the three classes in the frame; none where the options cannot be read."""
+    offered = read_options(text.removeprefix(TEXT)) if text.startswith(TEXT) else None
+    options = [option.partition(") ")[2] for option in offered or ()]
+    if len(options) != OPTIONS or not set(options) <= set(RELEASED_OPTIONS):
+        return ()
+    present = released_classes(sample)
+    return (write_chosen(options, [name for name in options if name not in present]),)
 
 
 def blind(train: Sequence[Question]) -> Guess:
@@ -58,4 +93,15 @@ def chance(question: Question, train: Sequence[Question]) -> float:
     return 100.0 * share / comb(len(question.options), right)
 
 
-SECURITY = Task("security", "Sec.", "accuracy", ask, read_options, score_exact, blind, chance, (TEXT,))
+SECURITY = Task(
+    "security",
+    "Sec.",
+    "accuracy",
+    ask,
+    read_options,
+    score_exact,
+    blind,
+    chance,
+    (TEXT,),
+    Released(ask_released, answers_released),
+)

@@ -16,9 +16,10 @@ OPTION = re.compile(r"\(([A-D])\) ([^()]+?)(?= \([A-D]\)|$)")
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one sample. `answer` is written in the released grammar, in the frame 0-1000;
-    `truth` is what the answer is scored against, in a form that JSON can hold; `key` is what the question itself
-    gives away (the category asked for, say), which is all that a blind guess may use."""
+    """One question about one sample. `answer` is written in the released grammar; `truth` is what the answer is
+    scored against, in a form that JSON can hold; `key` is what the question itself gives away (the category asked for,
+    say), which is all that a blind guess may use. `frame` is the frame of the numbers in the answer, `pixel_xyxy` or
+    `normalised_1000`; empty means 0-1000, the frame of every question that the study asks."""
 
     task: str
     text: str
@@ -26,9 +27,31 @@ class Question:
     truth: Any
     options: tuple[str, ...] = ()
     key: str = ""
+    frame: str = ""
 
 
 Guess = Callable[[Question], Any]
+
+
+@dataclass(frozen=True)
+class Released:
+    """How the released instruction set puts one task: its wording to the letter, and the rule behind its answers as
+    far as the released records show it.
+
+    `ask(sample, rng)` gives the questions that the release could ask of a sample and whose answer the rule settles;
+    where the release draws options, one drawing. `answers(text, sample)` gives every answer that the rule admits to a
+    released question: one where the boxes settle it, several where the text does not say which object is meant, none
+    where the text is no released question about this sample. `frame` is the frame of the numbers in its answers.
+    """
+
+    ask: Callable[[Sample, np.random.Generator], list[Question]]
+    answers: Callable[[str, Sample], tuple[str, ...]]
+    frame: str = ""
+
+    def answer(self, text: str, sample: Sample) -> str | None:
+        """The only answer that the rule admits, `None` where there is none or more than one."""
+        admitted = self.answers(text, sample)
+        return admitted[0] if len(admitted) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,7 @@ class Task:
     `blind(train)` learns a guess from questions alone, without images.
     `chance(question, train)` is the expected score of a random answer.
     `phrases` are the fixed pieces of its language, which a small tokenizer may hold as one token each.
+    `released` is the task as the release puts it, `None` where it holds no such question (Scene).
     """
 
     name: str
@@ -52,6 +76,7 @@ class Task:
     blind: Callable[[Sequence[Question]], Guess]
     chance: Callable[[Question, Sequence[Question]], float]
     phrases: tuple[str, ...] = field(default=())
+    released: Released | None = None
 
     @property
     def higher_is_better(self) -> bool:
