@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,9 +26,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from irgpt_lib.irtd.near_duplicates import perceptual_hash
-from irgpt_lib.irtd.record import REJECTED_SCHEMA, Rejected, Sample
+from irgpt_lib.irtd.pairing import semantically_paired
+from irgpt_lib.irtd.principles import authenticity_faults
+from irgpt_lib.irtd.record import REJECTED_SCHEMA, RecordError, Rejected, Sample
 from irgpt_lib.irtd.shards import write_shard
 from irgpt_lib.irtd.sources.assembly import made
+from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES
 from irgpt_lib.irtd.sources.formats import FORMATS
 from irgpt_lib.irtd.sources.source import MissingData, Pending, Source
 from irgpt_lib.irtd.sources.storing import rejected_file, replacing
@@ -79,23 +82,33 @@ def shard_file(job: Job, number: int) -> Path:
 
 
 def recipe(job: Job) -> str:
-    """What a shard's content depends on beside the raw files: the registry's entry, the format and this library."""
+    """What every shard's content depends on beside its own images: the registry's entry, the format, this library, and
+    all raw files that are no images, by size and time of change."""
     digest = hashlib.sha256(repr((asdict(job.source), job.format, job.shard_records)).encode())
     for module in sorted(LIBRARY.rglob("*.py")):
         digest.update(module.read_bytes())
+    for parent, folders, names in os.walk(job.root):
+        folders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                digest.update(f"{state_of(Path(parent, name))}\n".encode())
     return digest.hexdigest()
+
+
+def state_of(file: Path) -> str:
+    """Path, size and time of change of a raw file; `absent` where it is none."""
+    try:
+        stat = file.stat()
+        return f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
+    except (OSError, ValueError):
+        return f"{file}|absent"
 
 
 def listing_digest(job: Job, made_by: str, block: list[Pending | Rejected]) -> str:
     """Fingerprint of one block: its records by file, name, size and time of change, and how they are read."""
     digest = hashlib.sha256(made_by.encode())
     for found in block:
-        try:
-            stat = os.stat(job.root / found.file)
-            state = f"{stat.st_size}|{stat.st_mtime_ns}"
-        except (OSError, ValueError):
-            state = "absent"
-        digest.update(f"{found.file}|{found.record}|{state}\n".encode())
+        digest.update(f"{found.record}|{state_of(job.root / found.file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -108,18 +121,39 @@ def is_complete(file: Path, digest: str) -> bool:
     return metadata.get(LISTING_KEY.encode()) == digest.encode()
 
 
-def build_block(file: Path, block: list[Pending | Rejected], digest: str, step: Callable[[int], None]) -> None:
+def prepared(found: Pending | Rejected, sources: Mapping[str, Source]) -> Sample | Rejected:
+    """A record with all that its pixels tell: read and checked, an unaligned pair cropped to its common content, held
+    against the principle of authenticity (reason `not authentic`), and hashed for the search of near-duplicates."""
+    item = made(found)
+    if isinstance(item, Rejected):
+        return item
+    try:
+        item = semantically_paired(item)
+        if faults := authenticity_faults([item], sources):
+            raise RecordError("not authentic", f"{faults[0].kind}: {faults[0].detail}")
+        return replace(item, perceptual_hash=perceptual_hash(item.infrared))
+    except RecordError as error:
+        return Rejected(item.source, item.origin, item.sample_id, error.reason, error.detail)
+
+
+def build_block(
+    file: Path,
+    block: list[Pending | Rejected],
+    digest: str,
+    sources: Mapping[str, Source],
+    step: Callable[[int], None],
+) -> None:
     """Read the records of one block into its shard; the rejected ones go beside it first, for the shard's own file says
     that the block is done."""
     rejected: list[Rejected] = []
 
     def samples() -> Iterator[Sample]:
         for number, found in enumerate(block, start=1):
-            item = made(found)
+            item = prepared(found, sources)
             if isinstance(item, Rejected):
                 rejected.append(item)
             else:
-                yield replace(item, perceptual_hash=perceptual_hash(item.infrared))
+                yield item
             if number % REPORT_EVERY == 0 or number == len(block):
                 step((number - 1) % REPORT_EVERY + 1)
 
@@ -145,7 +179,7 @@ def build_part(job: Job, part: int, parts: int, step: Callable[[int], None]) -> 
             continue
         if os.getppid() != parent:
             raise BuildInterrupted(f"{job.source.name}: the process that started this worker is gone")
-        build_block(file, block, digest, step)
+        build_block(file, block, digest, {job.source.name: job.source}, step)
     return resumed
 
 

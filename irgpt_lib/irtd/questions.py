@@ -57,16 +57,17 @@ def candidates_of(
     return questions, of
 
 
-def chosen(
-    questions: Sequence[Question], of: Sequence[Sample], count: int, released: bool, rng: np.random.Generator
-) -> list[int]:
-    """Which candidates are asked: balanced in the study's flavour, in the release's one of each sample at random."""
-    names = [sample.sample_id for sample in of]
-    if not released:
-        return balanced(questions, count, rng, names)
-    order = [int(i) for i in rng.permutation(len(questions))]
-    first = {names[i]: i for i in reversed(order)}
-    return sorted(sorted(first.values(), key=order.index)[:count])
+def filled_up(taken: Sequence[int], count: int, ids: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """`taken` and as many others, drawn at random, as make `count`; at most one a sample, whose id `ids` gives."""
+    used = {ids[i] for i in taken}
+    filled = list(taken)
+    for i in rng.permutation(len(ids)):
+        if len(filled) >= count:
+            break
+        if ids[i] not in used:
+            used.add(ids[i])
+            filled.append(int(i))
+    return filled
 
 
 def make_questions(
@@ -74,11 +75,14 @@ def make_questions(
 ) -> pd.DataFrame:
     """Up to `count / 9` questions of each task from the samples of one split, at most one of a task for a sample.
 
-    In the flavour `study` answers are balanced so that a blind guess is at chance (`tasks.balance`), and fewer come
-    back where the samples do not allow that; in `released` they follow the release's own rules and its frames.
+    In the flavour `study` the benchmark's answers are balanced so that a blind guess is at chance (`tasks.balance`),
+    and fewer questions come back where the samples do not allow that; instruction questions are chosen likewise and
+    then filled up, for a benchmark that is balanced gives nothing away whatever was learned before. In `released` both
+    follow the release's own rules and frames.
 
-    Columns: question_id, sample_id, group, band, source, split, task, question, answer (released grammar), frame (of the
-    numbers in the answer, empty where it has none), truth and options (JSON), key (what the question itself gives away).
+    Columns: question_id, sample_id, group, band, source, split, task, question, answer (released grammar), frame (of
+    the numbers in the answer, empty where it has none), truth and options (JSON), key (what the question itself gives
+    away).
     """
     if len({s.sample_id for s in samples}) < len(samples):
         raise ValueError("two samples have one id; every source must name its samples apart")
@@ -86,10 +90,14 @@ def make_questions(
     released = config.flavour == "released"
     each = count // len(TASKS)
     rows = []
-    for number, (name, task) in enumerate(tasks_of(config).items()):
+    for number, task in enumerate(tasks_of(config).values()):
         rng = np.random.default_rng([config.seed, SPLITS.index(split), number])
         questions, of = candidates_of(task, own, each, words, released, rng)
-        rows += [row_of(questions[i], of[i], split) for i in chosen(questions, of, each, released, rng)]
+        ids = [sample.sample_id for sample in of]
+        taken = [] if released else balanced(questions, each, rng, ids)
+        if released or split == "instruction":
+            taken = filled_up(taken, each, ids, rng)
+        rows += [row_of(questions[i], of[i], split) for i in sorted(taken)]
     return pd.DataFrame(rows, columns=QUESTION_COLUMNS)
 
 
