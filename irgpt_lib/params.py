@@ -103,6 +103,14 @@ class SimulatedSource(Section):
     swapped_caption_share: float = Share
 
 
+class NearDuplicates(Section):
+    """How many of the 64 bits of a perceptual hash may differ for one of two images to be dropped, and for both to
+    share a split. A camera that stands still takes frames a few bits apart that show different people."""
+
+    drop_distance: int = Field(ge=0, le=16)
+    group_distance: int = Field(ge=0, le=16)
+
+
 class Enhancement(Section):
     """How a night's visible image is made readable before it is described; `weights` are Zero-DCE's."""
 
@@ -142,7 +150,7 @@ class Dataset(Section):
     workers: int = Positive
     shard_records: int = Positive
     keep_every: dict[str, int]
-    near_duplicate_distance: int = Field(ge=0, le=16)
+    near_duplicates: NearDuplicates
     enhancement: Enhancement
     describer: Describer
     flavour: Literal["study", "released"]

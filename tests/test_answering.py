@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from miniature import captioned, scenes, talkative
+from test_assemble import CONFIG
 
 from irgpt_lib.evaluation import answering
 from irgpt_lib.evaluation.statistics import against_blind
-from irgpt_lib.irtd.assemble import make_questions
+from irgpt_lib.irtd.questions import make_questions, words_of
 from irgpt_lib.report.tables import summary_json
 from irgpt_lib.tasks import TASKS
 
@@ -17,7 +18,7 @@ ACCURACIES = [name for name, task in TASKS.items() if task.higher_is_better]
 
 def questions(split="benchmark", count=54):
     samples = [replace(s, split=split, band="nir") for s in scenes()[0]]
-    return make_questions(samples, split, count, seed=0)
+    return make_questions(samples, split, count, CONFIG, words_of(samples))
 
 
 def of_task(name, truths, keys=None, samples=None):

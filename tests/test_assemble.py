@@ -1,4 +1,4 @@
-"""From sources to a dataset: no content in two splits, no record unaccounted for, no question asked twice."""
+"""From sources to a dataset: no content in two splits, no record unaccounted for."""
 
 import json
 from collections import Counter
@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from faulty_files import gray_png, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irgpt_lib import params
-from irgpt_lib.irtd import accounts, assemble, near_duplicates
-from irgpt_lib.irtd import questions as asking
-from irgpt_lib.irtd.record import BANDS, Box, Rejected, Sample, check, open_image
+from irgpt_lib.irtd import accounts, assemble
+from irgpt_lib.irtd.near_duplicates import leaks
+from irgpt_lib.irtd.questions import Words, all_questions, words_of
+from irgpt_lib.irtd.record import BANDS, Rejected, Sample, check, open_image, png_bytes
+from irgpt_lib.irtd.shards import read_shards, shard_files, without_images
+from irgpt_lib.irtd.simulated.dataset import simulated_samples, swap_captions
 from irgpt_lib.irtd.simulated.describe import describe
-from irgpt_lib.irtd.sources import UnknownName
-from irgpt_lib.tasks import TASKS
+from irgpt_lib.irtd.sources import MissingData, UnknownName
+from irgpt_lib.irtd.sources.source import NotAuthentic
 
 SCENES = {"pretrain": 150, "instruction": 120, "benchmark": 100}
 SHARES = {"pretrain": 0.5, "instruction": 0.25, "benchmark": 0.25}
@@ -31,7 +35,15 @@ SIMULATED = params.SimulatedSource(
     swapped_caption_share=0.2,
 )
 NO_DESCRIBER = params.Describer(
-    kind="none", model="", url="", key_variable="", concurrency=1, per_minute=1, max_tokens=1, conversations=0
+    kind="none",
+    model="",
+    url="",
+    key_variable="",
+    concurrency=1,
+    per_minute=1,
+    max_tokens=1,
+    adapt="rules",
+    conversations=0,
 )
 CONFIG = params.Dataset(
     sources=["simulated"],
@@ -40,7 +52,7 @@ CONFIG = params.Dataset(
     workers=1,
     shard_records=50,
     keep_every={},
-    near_duplicate_distance=4,
+    near_duplicates=params.NearDuplicates(drop_distance=2, group_distance=6),
     enhancement=params.Enhancement(kind="clahe", weights=""),
     describer=NO_DESCRIBER,
     flavour="study",
@@ -52,24 +64,59 @@ CONFIG = params.Dataset(
     max_rejected_share=0.05,
     simulated=SIMULATED,
 )
+FLIR = CONFIG.model_copy(update={"sources": ["flir_roadscene"]})
+HEAD = "image_name,class_id,xmin,xmax,ymin,ymax\n"
 
 
 @cache
-def samples() -> list[Sample]:
-    return simulated_samples(SIMULATED, seed=4)
+def samples() -> tuple[Sample, ...]:
+    return tuple(simulated_samples(SIMULATED, seed=4))
+
+
+@cache
+def words() -> Words:
+    return words_of(samples())
 
 
 @cache
 def questions() -> pd.DataFrame:
-    return assemble.all_questions(samples(), CONFIG)
+    return all_questions([without_images(s) for s in samples()], CONFIG, words())
 
 
-def bare(name: str, group: str = "", **values: object) -> Sample:
-    return Sample(name, "s", "tir", "scene", 8, 8, b"", group=group, **values)
+@cache
+def written(folder: Path) -> assemble.Written:
+    return assemble.write(iter(samples()), folder)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> assemble.Written:
+    return written(tmp_path_factory.mktemp("dataset"))
+
+
+def bare(name: str, **values: object) -> Sample:
+    return Sample(name, "s", "tir", "scene", 8, 8, b"", **values)
 
 
 def reject(reason: str, record: str = "1") -> Rejected:
     return Rejected("flir", "raw/labels.json", record, reason, "why")
+
+
+def frame(number: int) -> bytes:
+    """A frame unlike any other: coarse noise, which is what the hash sees."""
+    coarse = np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8)
+    return png_bytes(np.kron(coarse, np.ones((8, 8), dtype=np.uint8)))
+
+
+def flir(raw: Path, frames: dict[str, bytes]) -> Path:
+    """The raw root with a source `flir_roadscene` of these frames, a person in each."""
+    root = raw / "flir_roadscene"
+    for stem, data in frames.items():
+        put(root / "infrared" / f"{stem}.png", data)
+    put(root / "boxes.csv", HEAD + "".join(f"{stem}.jpeg,1,1,11,2,22\n" for stem in frames))
+    return raw
+
+
+# The simulated source
 
 
 def test_the_splits_have_the_scenes_that_were_asked_for():
@@ -80,6 +127,7 @@ def test_every_sample_is_sound_captioned_and_says_that_no_camera_took_it():
     for s in samples():
         check(s)
         assert s.caption and s.caption_path == "simulated" and not s.authentic
+        assert (s.caption_state, s.caption_by) == ("final", "simulated")
         assert open_image(s.infrared, s.sample_id).mode == "L"
         assert not s.visible or open_image(s.visible, s.sample_id).mode == "RGB"
 
@@ -130,49 +178,36 @@ def test_fewer_than_two_captions_cannot_be_swapped(share, count):
     assert swap_captions(given_samples, share, np.random.default_rng(0)) == given_samples
 
 
+# Splits
+
+
 @settings(max_examples=40, deadline=None, database=None)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=40), st.integers(0, 1000))
 def test_no_group_is_ever_split(groups, seed):
-    placed = assemble.with_split([bare(f"s{i}", f"g{g}") for i, g in enumerate(groups)], SHARES, seed)
-    assert assemble.leaks(placed) == []
-    assert {s.split for s in placed} <= set(assemble.SPLITS)
+    placed = assemble.splits_of([f"g{g}" for g in groups], SHARES, seed)
+    assert len(set(zip(groups, placed, strict=True))) == len(set(groups)) and set(placed) <= set(SHARES)
 
 
 def test_a_group_keeps_its_split_whatever_else_is_in_the_dataset():
-    few = assemble.with_split([bare("a", "g1"), bare("b", "g2")], SHARES, 7)
-    many = assemble.with_split(
-        [bare(f"x{i}", f"h{i}") for i in range(50)] + [bare("b", "g2"), bare("a", "g1")], SHARES, 7
-    )
-    assert {s.sample_id: s.split for s in few} == {s.sample_id: s.split for s in many[-2:]}
+    few = assemble.splits_of(["g1", "g2"], SHARES, 7)
+    many = assemble.splits_of([*(f"h{i}" for i in range(50)), "g2", "g1"], SHARES, 7)
+    assert few == many[:-3:-1]
 
 
 def test_splits_come_in_their_shares_and_differ_by_seed():
-    alone = [bare(f"s{i}") for i in range(2000)]
-    one, other = (assemble.with_split(alone, SHARES, seed) for seed in (0, 1))
-    counts = Counter(s.split for s in one)
+    one, other = (assemble.splits_of([f"s{i}" for i in range(2000)], SHARES, seed) for seed in (0, 1))
+    counts = Counter(one)
     for split, share in SHARES.items():
         assert abs(counts[split] - 2000 * share) < 4 * np.sqrt(2000 * share * (1 - share))
-    assert sum(a.split != b.split for a, b in zip(one, other, strict=True)) > 500
+    assert sum(a != b for a, b in zip(one, other, strict=True)) > 500
 
 
 def test_a_split_without_a_share_stays_empty():
     shares = {"pretrain": 1.0, "instruction": 0.0, "benchmark": 0.0}
-    assert {s.split for s in assemble.with_split([bare(f"s{i}") for i in range(200)], shares, 0)} == {"pretrain"}
+    assert set(assemble.splits_of([f"s{i}" for i in range(200)], shares, 0)) == {"pretrain"}
 
 
-def test_the_simulated_dataset_leaks_nothing():
-    assert assemble.leaks(samples()) == []
-
-
-def test_a_group_planted_in_another_split_is_reported_by_its_name():
-    planted = next(s for s in samples() if s.split == "pretrain")
-    twin = replace(planted, sample_id="twin", split="benchmark")
-    assert assemble.leaks([*samples(), twin]) == [planted.group]
-
-
-def test_a_sample_without_a_group_is_its_own():
-    assert assemble.leaks([bare("a", split="pretrain"), bare("b", split="benchmark")]) == []
-    assert assemble.leaks([bare("a", split="pretrain"), bare("a", split="benchmark")]) == ["a"]
+# What is rejected
 
 
 def test_too_many_rejected_records_are_counted_by_reason_with_the_first_and_the_cure():
@@ -190,103 +225,156 @@ def test_as_many_rejected_as_allowed_or_no_records_at_all_are_no_error():
     assert assemble.check_rejected([], accepted=0, max_share=0.0) is None
 
 
-def test_simulated_scenes_do_not_hide_that_the_raw_records_are_bad(monkeypatch):
-    """Raw files are replaced here by what their reader would return: one good record, one bad."""
-    monkeypatch.setattr(assemble, "known_source", lambda name: None)
-    monkeypatch.setattr(assemble, "default_root", lambda source, root: root)
-    monkeypatch.setattr(assemble, "read_source", lambda name, root: ([bare("a")], [reject("empty image")]))
+def test_simulated_scenes_do_not_hide_that_the_raw_records_are_bad(tmp_path):
+    raw = flir(tmp_path / "raw", {"FLIR_00001": frame(1), "FLIR_00002": b""})
     few = SIMULATED.model_copy(update={"scenes": dict.fromkeys(SCENES, 20)})
-    config = CONFIG.model_copy(update={"sources": ["simulated", "flir"], "simulated": few})
+    config = CONFIG.model_copy(update={"sources": ["simulated", "flir_roadscene"], "simulated": few})
     with pytest.raises(assemble.TooManyRejected, match="1 of 2 raw records"):
-        assemble.collect(config, Path("raw"))
+        assemble.gather(config, raw, tmp_path / "build")
 
 
-def test_a_source_that_nobody_knows_is_an_error_that_lists_those_there_are():
+def test_a_source_that_nobody_knows_is_an_error_that_lists_those_there_are(tmp_path):
     with pytest.raises(UnknownName, match="kaist_nowhere.*llvip"):
-        assemble.collect(CONFIG.model_copy(update={"sources": ["kaist_nowhere"]}), Path("raw"))
+        assemble.gather(CONFIG.model_copy(update={"sources": ["kaist_nowhere"]}), tmp_path, tmp_path)
 
 
-def test_collecting_the_simulated_source_rejects_nothing():
-    collected, rejected = assemble.collect(CONFIG, Path("raw"))
-    assert collected == samples() and rejected == []
+def test_all_absent_folders_are_named_at_once_before_any_is_read(tmp_path):
+    raw = flir(tmp_path / "raw", {"FLIR_00001": frame(1)})
+    config = CONFIG.model_copy(update={"sources": ["flir_roadscene", "kaist", "llvip"]})
+    with pytest.raises(MissingData, match="(?s)kaist: .*no such folder.*llvip: .*take them out of dataset.sources"):
+        assemble.gather(config, raw, tmp_path / "build")
+    assert not (tmp_path / "build").exists()
 
 
-def test_every_task_is_asked_equally_often_in_both_splits():
-    counts = Counter(zip(questions()["split"], questions()["task"], strict=True))
-    expected = {("instruction", t): 20 for t in TASKS} | {("benchmark", t): 10 for t in TASKS}
-    tasks_short = {key for key in expected if counts[key] < expected[key]}
-    assert all(counts[key] <= expected[key] for key in expected) and set(counts) == set(expected)
-    assert {task for _, task in tasks_short} <= {"aerial_counting", "pedestrian_counting", "reid"}, "rare kinds only"
+def test_simulated_images_never_enter_a_dataset_of_authentic_ones(tmp_path):
+    with pytest.raises(NotAuthentic, match="simulated"):
+        assemble.gather(CONFIG.model_copy(update={"authentic_only": True}), tmp_path, tmp_path)
 
 
-def test_a_sample_answers_at_most_one_question_of_a_task_and_ids_are_unique():
-    assert not questions().duplicated(["sample_id", "task"]).any()
-    assert questions()["question_id"].is_unique
-    assert list(questions().columns) == assemble.QUESTION_COLUMNS
+def test_the_profile_paper_takes_authentic_images_only():
+    assert params.load("dataset", profile="paper").dataset.authentic_only
 
 
-def test_a_question_belongs_to_a_sample_of_its_split_with_its_band_and_group():
-    by_id = {s.sample_id: s for s in samples()}
-    for row in questions().itertuples():
-        s = by_id[row.sample_id]
-        assert (s.split, s.band, s.group, s.source) == (row.split, row.band, row.group, row.source)
-    assert set(questions()["split"]) == {"instruction", "benchmark"}, "pretraining samples are not asked about"
+# Gathering, planning, writing
 
 
-def test_the_kept_answer_of_every_question_scores_perfectly_against_its_kept_truth():
-    for row in questions().itertuples():
-        task = TASKS[row.task]
-        best = 100 if task.higher_is_better else 0
-        assert task.score(task.read(row.answer), json.loads(row.truth)) == best
+def test_the_simulated_source_arrives_whole_in_its_own_splits(tmp_path):
+    gathered = assemble.gather(CONFIG, tmp_path / "raw", tmp_path / "build")
+    decided = assemble.plan(gathered, CONFIG)
+    assert tuple(assemble.planned_samples(gathered, decided)) == samples()
+    assert gathered.rejected == [] and decided.dropped == []
 
 
-def test_questions_do_not_depend_on_the_samples_of_another_split():
-    own = [s for s in samples() if s.split == "benchmark"]
-    boxes = tuple(Box(c, 0.0, 0.0, 1.0, 1.0) for c in sorted({b.category for s in samples() for b in s.boxes}))
-    words = [
-        bare(f"w{i}", scene=scene, boxes=boxes, split="pretrain")
-        for i, scene in enumerate(sorted({s.scene for s in own} - {""}))
-    ]
-    asked = [assemble.make_questions(given, "benchmark", 90, seed=4) for given in (samples(), [*words, *own])]
-    pd.testing.assert_frame_equal(*asked)
+def test_a_repeated_frame_is_dropped_and_its_group_shares_the_split_of_the_first(tmp_path):
+    numbers = range(0, 1000, 100)  # each its own group in FLIR's names
+    frames = {f"FLIR_{n:05}": frame(n) for n in numbers} | {"FLIR_09900": frame(300), "FLIR_09901": frame(1)}
+    gathered = assemble.gather(FLIR, flir(tmp_path / "raw", frames), tmp_path / "build")
+    decided = assemble.plan(gathered, FLIR)
+    assert [(d.record, d.reason) for d in decided.dropped] == [("flir_roadscene/FLIR_09900", "near-duplicate")]
+    by_id = dict(zip(gathered.index["sample_id"], decided.fate.itertuples(), strict=True))
+    first, neighbour = by_id["flir_roadscene/FLIR_00300"], by_id["flir_roadscene/FLIR_09901"]
+    assert (first.split, first.group) == (neighbour.split, neighbour.group)
+    assert len(list(assemble.planned_samples(gathered, decided))) == len(frames) - 1
 
 
-def test_no_samples_give_no_questions_but_their_columns():
-    empty = assemble.make_questions([], "benchmark", 90, seed=0)
-    assert len(empty) == 0 and list(empty.columns) == assemble.QUESTION_COLUMNS
+def test_an_id_that_came_before_is_dropped(tmp_path):
+    gathered = assemble.gather(FLIR, flir(tmp_path / "raw", {"FLIR_00001": frame(1)}), tmp_path / "build")
+    twice = assemble.Gathered(gathered.shards * 2, pd.concat([gathered.index] * 2, ignore_index=True), [])
+    decided = assemble.plan(twice, FLIR)
+    assert decided.fate["keep"].tolist() == [True, False]
+    assert [d.reason for d in decided.dropped] == ["duplicate id"]
 
 
-def test_the_account_adds_up():
-    rejected = [reject("empty image"), reject("empty image"), reject("size mismatch")]
-    found = assemble.account(samples(), rejected, questions())
+def test_a_source_may_be_read_at_a_lower_frame_rate():
+    config = CONFIG.model_copy(update={"keep_every": {"vtuav": 7}})
+    assert assemble.raw_source("vtuav", config).keep_every == 7
+    assert assemble.raw_source("vtuav", CONFIG).keep_every == 100
+
+
+def test_what_is_written_is_what_was_given_each_split_in_its_shards(dataset, tmp_path):
+    folder = tmp_path / "out"
+    assemble.write(iter(samples()), folder)
+    back = {s.sample_id: s for s in read_shards(shard_files(folder))}
+    assert back == {s.sample_id: s for s in samples()}
+    for file in shard_files(folder):
+        assert {s.split for s in read_shards([file])} == {file.stem.partition("-")[0]}
+
+
+def test_the_overview_and_the_samples_to_ask_about_are_those_written(dataset):
+    assert Counter(dataset.overview["split"]) == SCENES
+    assert dataset.asked == [without_images(s) for s in samples() if s.split != "pretrain"]
+    assert dataset.words == words()
+    assert dataset.overview["swapped"].sum() == sum(s.caption_from != s.sample_id for s in samples())
+
+
+def test_only_swapped_captions_contradict_their_labels(dataset):
+    assert len(dataset.disagreements) > 3 and dataset.disagreements["swapped"].all()
+
+
+def test_the_simulated_dataset_leaks_nothing_and_a_planted_twin_is_found(dataset, tmp_path):
+    assert leaks(dataset.leak_columns, 6, questions()) == []
+    planted = next(s for s in samples() if s.split == "pretrain")
+    twin = replace(planted, sample_id="twin", split="benchmark")
+    found = leaks(assemble.write(iter([*samples(), twin]), tmp_path).leak_columns, 6)
+    assert {(leak.kind, leak.splits) for leak in found} >= {
+        ("group", ("benchmark", "pretrain")),
+        ("infrared", ("benchmark", "pretrain")),
+    }
+
+
+def test_samples_are_found_again_with_their_images(tmp_path):
+    assemble.write(iter(samples()), tmp_path)
+    wanted = [samples()[5], samples()[200]]
+    found = assemble.with_images(tmp_path, [s.sample_id for s in wanted])
+    assert sorted(found, key=lambda s: s.sample_id) == sorted(wanted, key=lambda s: s.sample_id)
+
+
+def test_a_broken_stream_leaves_no_shard(tmp_path):
+    def broken():
+        yield samples()[0]
+        raise ValueError("amid")
+
+    with pytest.raises(ValueError, match="amid"):
+        assemble.write(broken(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The account
+
+
+def test_the_account_adds_up(dataset):
+    rejected = [reject("empty image"), reject("empty image"), reject("near-duplicate")]
+    found = accounts.account(dataset.overview, rejected, questions())
     n = sum(SCENES.values())
     assert found["samples"] == found["authentic"] + found["simulated"] == found["simulated"] == n
-    for part in ("sources", "splits", "bands"):
+    for part in ("sources", "splits", "bands", "caption_paths", "caption_states"):
         assert sum(found[part].values()) == n
     assert found["splits"] == SCENES and found["captioned"] == n and 0 < found["paired"] < n
     assert found["swapped_captions"] == sum(s.caption_from != s.sample_id for s in samples()) > 0
     assert sum(sum(tasks.values()) for tasks in found["questions"].values()) == len(questions())
-    assert found["rejected"] == {"empty image": 2, "size mismatch": 1}
+    assert found["rejected"] == {"empty image": 2, "near-duplicate": 1} and found["near_duplicates"] == 1
     assert json.loads(json.dumps(found)) == found
 
 
-def test_the_column_of_table_1_says_simulated_where_any_image_is():
-    found = assemble.account(samples(), [], questions())
-    column = assemble.table1_column(found)
-    assert column[:5] == [
-        "150",
-        str(sum(questions()["split"] == "instruction")),
-        str(sum(questions()["split"] == "benchmark")),
-        "1",
-        "9",
-    ]
-    assert "no, simulated" in column
-    real = assemble.account([replace(s, authentic=True) for s in samples()], [], questions())
-    assert "no, simulated" not in assemble.table1_column(real)
+def test_the_column_of_table_1_says_simulated_where_any_image_is(dataset):
+    found = accounts.account(dataset.overview, [], questions())
+    column = accounts.table1_column(found)
+    asked = questions()["split"]
+    assert column[:5] == ["150", str(sum(asked == "instruction")), str(sum(asked == "benchmark")), "1", "9"]
+    assert "no, simulated" in column and "not measured" in column
+    real = accounts.account(dataset.overview.assign(authentic=True), [], questions())
+    assert "no, simulated" not in accounts.table1_column(real)
+    assert "0 near-duplicates dropped" in accounts.table1_column(real)
 
 
 @pytest.mark.parametrize("count", [1, 6, 8, 12])
 def test_the_gallery_shows_that_many_different_samples_of_every_band(count):
-    shown = assemble.gallery(samples(), count)
+    shown = accounts.gallery(samples(), count)
     assert len(shown) == count and shown["sample_id"].is_unique
     assert count < 6 or set(shown["band"]) == set(BANDS)
+
+
+def test_a_frame_of_zeros_is_no_near_duplicate_of_another(tmp_path):
+    frames = {"FLIR_00001": gray_png(value=3), "FLIR_00101": gray_png(value=200)}
+    gathered = assemble.gather(FLIR, flir(tmp_path / "raw", frames), tmp_path / "build")
+    assert assemble.plan(gathered, FLIR).dropped == []

@@ -21,7 +21,8 @@ from faulty_files import put
 from ruamel.yaml import YAML
 
 from irgpt_lib import run
-from irgpt_lib.irtd.record import png_bytes, read_samples
+from irgpt_lib.irtd.record import png_bytes
+from irgpt_lib.irtd.shards import read_shards, shard_files
 
 ROOT = Path(__file__).parents[1]
 # Noise does not compress: the table of samples is large enough to be killed while it is written.
@@ -123,7 +124,7 @@ def killed_then_run(tmp_path_factory):
     killed = kill_while_writing(study)
     dataset = study / "results" / "dataset"
     left = [file.name for file in dataset.iterdir() if not file.name.startswith(".")]
-    readable = {name: pq.read_table(dataset / name).num_rows for name in left if name.endswith(".parquet")}
+    readable = {name: pq.read_table(dataset / name).num_rows for name in left}
     executed = (study / "results" / "executed" / "01_dataset.ipynb").exists()
     return {"killed": killed, "left": readable, "executed": executed, "status": run_dataset(study), "dataset": dataset}
 
@@ -131,14 +132,14 @@ def killed_then_run(tmp_path_factory):
 def test_a_killed_run_leaves_no_half_table_and_no_executed_notebook(killed_then_run):
     assert killed_then_run["killed"] == -signal.SIGKILL
     assert not killed_then_run["executed"]
-    assert set(killed_then_run["left"]) <= {"samples.parquet", "questions.parquet", "rejected.parquet"}
-    assert killed_then_run["left"].get("samples.parquet", SOUND) == SOUND
+    assert set(killed_then_run["left"]) <= {"samples", "questions", "rejected.parquet"}
+    assert killed_then_run["left"].get("samples", SOUND) == SOUND
 
 
 def test_the_run_after_a_killed_one_is_complete(killed_then_run):
     assert killed_then_run["status"] == 0
-    samples = read_samples(killed_then_run["dataset"] / "samples.parquet")
-    assert [s.sample_id for s in samples] == [f"flir_roadscene/{stem}" for stem in STEMS]
+    samples = list(read_shards(shard_files(killed_then_run["dataset"] / "samples")))
+    assert sorted(s.sample_id for s in samples) == [f"flir_roadscene/{stem}" for stem in STEMS]
     assert all(s.authentic and len(s.boxes) == 2 and s.caption for s in samples)
 
 
@@ -174,8 +175,8 @@ def test_an_absent_raw_folder_is_named_with_what_belongs_there_its_terms_and_its
 
 
 def test_a_source_that_does_not_exist_is_refused_with_those_that_do(tmp_path, capfd):
-    study = make_study(tmp_path / "study", sources=["kaist"])
+    study = make_study(tmp_path / "study", sources=["nothing"])
     assert run_dataset(study) == 1
     told = capfd.readouterr().err
-    assert "no source is named 'kaist'; known: flir_roadscene, hit_uav" in told
+    assert "no source is named 'nothing'; known: flir_roadscene, hit_uav" in told
     assert not (study / "results" / "dataset").exists()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from irgpt_lib.irtd.near_duplicates import NEAR_DUPLICATE
 from irgpt_lib.irtd.questions import QUESTION_SPLITS
 from irgpt_lib.irtd.record import Rejected, Sample
 
@@ -32,6 +33,7 @@ def account(overview: pd.DataFrame, rejected: Sequence[Rejected], questions: pd.
             split: dict(sorted(Counter(questions.loc[questions["split"] == split, "task"]).items()))
             for split in QUESTION_SPLITS
         },
+        "near_duplicates": sum(r.reason == NEAR_DUPLICATE for r in rejected),
         "rejected": dict(sorted(Counter(r.reason for r in rejected).items())),
     }
 
@@ -49,7 +51,7 @@ def table1_column(found: dict[str, object]) -> list[str]:
         str(len(benchmark)),
         "yes",
         authentic,
-        "not measured",
+        f"{found['near_duplicates']} near-duplicates dropped" if found["authentic"] else "not measured",
     ]
 
 

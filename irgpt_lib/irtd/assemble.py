@@ -7,27 +7,30 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from irgpt_lib import params
 from irgpt_lib.irtd.build import Job, build
 from irgpt_lib.irtd.near_duplicates import (
     FLAT_HASH,
+    NEAR_DUPLICATE,
     as_integers,
     leak_columns,
     merge_groups,
     near_duplicates,
     representatives,
 )
-from irgpt_lib.irtd.questions import QUESTION_SPLITS
-from irgpt_lib.irtd.record import Rejected, Sample
+from irgpt_lib.irtd.principles import alignment_faults
+from irgpt_lib.irtd.questions import QUESTION_SPLITS, Words
+from irgpt_lib.irtd.record import Rejected, Sample, from_table
 from irgpt_lib.irtd.shards import SplitWriter, read_shards, shard_files, without_images, write_shard
 from irgpt_lib.irtd.simulated.dataset import SIMULATED, SPLITS, simulated_samples
 from irgpt_lib.irtd.sources.reading import default_root, known_source
@@ -36,7 +39,7 @@ from irgpt_lib.irtd.sources.source import MissingData, Source
 from irgpt_lib.irtd.sources.storing import rejected_file
 
 INDEX = ["sample_id", "source", "group", "split", "authentic", "perceptual_hash"]
-NEAR_DUPLICATE, DUPLICATE_ID = "near-duplicate", "duplicate id"
+DUPLICATE_ID = "duplicate id"
 SHOWN_EACH = 2
 
 
@@ -66,15 +69,16 @@ class Written:
     """The dataset as it was written.
 
     `overview` has one row a sample (what the notebook counts), `asked` the samples of the question splits without their
-    images, `shown` a few of each source, kind and band with them, `leak_columns` what the leak test compares.
+    images, `shown` a few of each source, kind and band with them, `leak_columns` what the leak test compares,
+    `disagreements` the samples whose caption contradicts their labels.
     """
 
     overview: pd.DataFrame
     asked: list[Sample]
     shown: list[Sample]
     leak_columns: pd.DataFrame
-    categories: tuple[str, ...]
-    scenes: tuple[str, ...]
+    disagreements: pd.DataFrame
+    words: Words
 
 
 def gather(config: params.Dataset, raw_root: Path, scratch: Path) -> Gathered:
@@ -129,17 +133,16 @@ def raw_source(name: str, config: params.Dataset) -> Source:
 def plan(gathered: Gathered, config: params.Dataset) -> Plan:
     """Which samples stay, and their split.
 
-    An id that came before is dropped, and so is an authentic image within `dataset.near_duplicate_distance` bits of one
-    that came before, of whatever source. Groups that near-duplicates connect become one before the splits are drawn. A
-    simulated sample keeps the split that it was made for.
+    An id that came before is dropped, and so is an authentic image whose hash lies within `drop_distance` bits of one
+    that came before, of whatever source. Groups that hashes within `group_distance` connect become one before the
+    splits are drawn. A simulated sample keeps the split that it was made for.
     """
     index = gathered.index
     repeated = index.duplicated("sample_id").to_numpy()
     groups = index["group"].where(index["group"] != "", index["sample_id"]).tolist()
-    hashes = index["perceptual_hash"].where(index["authentic"], FLAT_HASH)
-    near = near_duplicates(as_integers(hashes), config.near_duplicate_distance)
-    groups = merge_groups(groups, near.sample_pairs())
-    first = representatives(near, [""] * len(index))
+    hashes = as_integers(index["perceptual_hash"].where(index["authentic"], FLAT_HASH))
+    groups = merge_groups(groups, near_duplicates(hashes, config.near_duplicates.group_distance).sample_pairs())
+    first = representatives(near_duplicates(hashes, config.near_duplicates.drop_distance), [""] * len(index))
     drawn = splits_of(groups, config.split_shares, config.seed)
     splits = np.where(index["source"] == SIMULATED, index["split"], drawn)
     fate = pd.DataFrame({"keep": first & ~repeated, "group": groups, "split": splits})
@@ -160,7 +163,7 @@ def planned_samples(gathered: Gathered, decided: Plan) -> Iterator[Sample]:
 
 def write(samples: Iterator[Sample], folder: Path) -> Written:
     """Stream samples into `folder/<split>-00000.parquet` and so on; keep what the notebook and the questions need."""
-    rows, asked = [], []
+    rows, asked, contradictions = [], [], []
     shown: dict[tuple[str, str, str], list[Sample]] = {}
     categories: set[str] = set()
     scenes: set[str] = set()
@@ -169,6 +172,9 @@ def write(samples: Iterator[Sample], folder: Path) -> Written:
         for sample in samples:
             writer.add(sample)
             rows.append(overview_row(sample))
+            if faults := alignment_faults(sample):
+                told = (sample.sample_id, sample.source, sample.caption_path, rows[-1][-1], "; ".join(faults))
+                contradictions.append(told)
             alike = shown.setdefault((sample.source, sample.kind, sample.band), [])
             if len(alike) < SHOWN_EACH:
                 alike.append(sample)
@@ -185,15 +191,23 @@ def write(samples: Iterator[Sample], folder: Path) -> Written:
         asked,
         [sample for key in sorted(shown) for sample in shown[key]],
         columns,
-        tuple(sorted(categories)),
-        tuple(sorted(scenes)),
+        pd.DataFrame(contradictions, columns=DISAGREEMENT),
+        Words(tuple(sorted(categories)), tuple(sorted(scenes))),
     )
+
+
+def with_images(folder: Path, sample_ids: Collection[str]) -> list[Sample]:
+    """Those samples of a dataset's folder, with their images, in the order of its shards."""
+    wanted = pc.field("sample_id").isin(list(sample_ids))
+    found = (pq.read_table(file, filters=wanted) for file in shard_files(folder))
+    return [sample for table in found for sample in from_table(table)]
 
 
 OVERVIEW = [
     *("sample_id", "source", "band", "kind", "split", "authentic", "paired"),
-    *("caption_path", "caption_state", "caption_by", "words", "swapped"),
+    *("caption_path", "route_reason", "caption_state", "words", "swapped"),
 ]
+DISAGREEMENT = ["sample_id", "source", "caption_path", "swapped", "disagreement"]
 
 
 def overview_row(sample: Sample) -> tuple[object, ...]:
@@ -201,7 +215,8 @@ def overview_row(sample: Sample) -> tuple[object, ...]:
     return (
         *(sample.sample_id, sample.source, sample.band, sample.kind, sample.split, sample.authentic),
         bool(sample.visible),
-        *(sample.caption_path, sample.caption_state, sample.caption_by, len(sample.caption.split())),
+        *(sample.caption_path, sample.facts.get("route_reason", sample.caption_by), sample.caption_state),
+        len(sample.caption.split()),
         sample.caption_from not in ("", sample.sample_id),
     )
 

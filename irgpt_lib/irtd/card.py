@@ -153,8 +153,8 @@ def limits(account: Mapping[str, Any]) -> list[str]:
     told.append(f"A person has read {reviewed} of {account['captioned']} captions.")
     told.append(
         "Boxes and classes are those of the sources; what their annotators left out is missing here too. "
-        "Near-duplicates are found by a perceptual hash, which sees through encoding, scale and brightness, not through "
-        "a flip or a crop."
+        "Near-duplicates are found by a perceptual hash, which sees through encoding, scale and brightness, not "
+        "through a flip or a crop."
     )
     told.append("The images stay under the terms of their owners, listed below; some ask for a signed agreement.")
     return told

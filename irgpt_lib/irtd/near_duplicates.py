@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from irgpt_lib.irtd.record import FORMATS, MAX_PIXELS, RecordError, Sample, content_hash
 from irgpt_lib.irtd.sources.files import decoding
 
+NEAR_DUPLICATE = "near-duplicate"  # the reason for which a sample is dropped
 HASH_BITS = 64
 MAX_DISTANCE = 16
 # A hash has 32 bits set unless many frequencies tie at the median, as those of an empty image do.

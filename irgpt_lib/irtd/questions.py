@@ -1,7 +1,7 @@
 """The benchmark's questions and the rule half of the instruction subset: nine tasks of the samples (section 3.4)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,16 @@ class Words(NamedTuple):
 
     categories: tuple[str, ...]
     scenes: tuple[str, ...]
+
+
+def words_of(samples: Iterable[Sample]) -> Words:
+    """All categories and all scenes of these samples, sorted."""
+    categories: set[str] = set()
+    scenes: set[str] = set()
+    for sample in samples:
+        categories.update(box.category for box in sample.boxes)
+        scenes.update({sample.scene} - {""})
+    return Words(tuple(sorted(categories)), tuple(sorted(scenes)))
 
 
 # Several draws of one sample, so that there is a choice among them where answers are to be balanced.

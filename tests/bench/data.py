@@ -1,5 +1,7 @@
 """Data: drawing simulated scenes, reading a raw folder, reading the table of samples."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from irgpt_lib import params
-from irgpt_lib.irtd.assemble import simulated_samples
+from irgpt_lib.irtd.build import Job, build
 from irgpt_lib.irtd.record import Sample, read_samples, to_table
 from irgpt_lib.irtd.simulated import world
+from irgpt_lib.irtd.simulated.dataset import simulated_samples
 from irgpt_lib.irtd.sources import read
+from irgpt_lib.irtd.sources.reading import folder_source
 from tests.bench.measuring import Row, interleaved, rate, timed
 
 FRAME = (512, 640)
@@ -75,6 +79,44 @@ def raw_folder(scratch: Path, frames: int, repeats: int) -> Row:
     mine, theirs = interleaved(ours, decode, repeats)
     note = f"{rate(frames, mine):.0f} images per CPU-second; the peer neither reads boxes nor checks nor captions"
     return Row("raw folder to checked samples", frames, "JPEG, 640 x 512", "Pillow, decoding only", mine, theirs, note)
+
+
+def built_shards(scratch: Path, frames: int, repeats: int) -> Row:
+    """A raw folder built into shards, against `datasets` turning the same images into Parquet with the same hash.
+
+    Both decode every image, hash it and write it unchanged into Parquet; ours reads and checks the boxes, writes the
+    captions and looks for traces of generators besides.
+    """
+    # the library takes seconds to load, which the quick bench need not wait for
+    import datasets
+    import imagehash
+
+    datasets.disable_progress_bars()
+    root = scratch / "frames-to-build"
+    write_frames(root, frames)
+    files = [str(file) for file in sorted((root / "infrared").iterdir())]
+    source = folder_source("flir_csv", root)
+
+    def ours() -> None:
+        folder = scratch / "built"
+        shutil.rmtree(folder, ignore_errors=True)
+        done = build(Job(source, "flir_csv", root, folder))
+        if done.samples != frames:
+            raise RuntimeError(f"{root}: {done.samples} of {frames} frames were built")
+
+    def theirs() -> None:
+        with tempfile.TemporaryDirectory(dir=scratch) as cache:
+            table = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())
+            hashed = table.map(
+                lambda row: {"hash": str(imagehash.phash(row["image"]))}, cache_file_name=f"{cache}/hashed.arrow"
+            )
+            hashed.to_parquet(f"{cache}/frames.parquet")
+
+    mine, others = interleaved(ours, theirs, repeats)
+    note = (
+        f"{rate(frames, mine):.0f} images per CPU-second; the peer reads no boxes and writes no captions"
+    )
+    return Row("raw folder to shards", frames, "JPEG, 640 x 512", "datasets: map and to_parquet", mine, others, note)
 
 
 def sample_table(scratch: Path, samples: int, repeats: int) -> Row:

@@ -11,8 +11,8 @@ from irgpt_lib import artifacts, params
 from irgpt_lib.compat import ensure_torchvision
 from irgpt_lib.curriculum.schedule import batches
 from irgpt_lib.evaluation.answering import SPARE_TOKENS, answer_all, decoded
-from irgpt_lib.irtd.assemble import make_questions
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
+from irgpt_lib.irtd.questions import make_questions, words_of
 from irgpt_lib.irtd.record import Sample
 from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, load_base, parameters_of
 from irgpt_lib.tasks import TASKS
@@ -144,8 +144,9 @@ def answering(count: int, repeats: int) -> Row:
     trained = artifacts.path(artifacts.BASE).is_dir()
     vlm = load_base(artifacts.path(artifacts.BASE)) if trained else untrained()
     vlm.model.eval()
-    samples = some_samples({"pretrain": 0, "instruction": 0, "benchmark": 2 * count})
-    questions = make_questions(samples, "benchmark", count, 0)
+    samples = some_samples({"pretrain": 0, "instruction": 2 * count, "benchmark": 0})
+    config = params.load("dataset").dataset
+    questions = make_questions(samples, "instruction", count, config, words_of(samples))
     if len(questions) != count // len(TASKS) * len(TASKS):
         raise RuntimeError(f"{2 * count} scenes gave {len(questions)} questions, not {count}")
     images = decoded(pd.DataFrame([vars(s) for s in samples]), vlm.image_px)
