@@ -83,6 +83,13 @@ def change_a_frame(raw: Path, out: Path) -> None:
     put(raw / "infrared" / "FLIR_00012.png", frame(1012) + b"\0")
 
 
+def test_changed_labels_build_everything_again(raw, tmp_path):
+    build(job(raw, tmp_path / "out"))
+    put(raw / "boxes.csv", HEAD + "FLIR_00000.jpeg,3,1,11,2,22\n")
+    assert build(job(raw, tmp_path / "out")).resumed == 0
+    assert next(read_shards(shard_files(tmp_path / "out"))).boxes[0].category == "car"
+
+
 @pytest.mark.parametrize("damage", [delete_a_shard, truncate_a_shard, change_a_frame])
 def test_only_the_block_that_changed_is_built_again(raw, tmp_path, damage: Callable[[Path, Path], None]):
     build(job(raw, tmp_path / "out"))

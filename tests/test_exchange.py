@@ -17,7 +17,7 @@ LIKE = Sample("", "mine", "tir", "scene", 0, 0, b"")
 COLUMNS = ["question_id", "sample_id", "task", "question", "answer"]
 ASKED = [
     ("s/0#scene", "s/0", "scene", "What is the scene in the picture?\n(A) sea (B) wood (C) town (D) sky", "(A) sea"),
-    ("s/0#location", "s/0", "location", "Locate all car from left to right", "<ref>car</ref> at <pos>[(150, 400)]</pos>"),
+    ("s/0#location", "s/0", "location", "Locate all car", "<ref>car</ref> at <pos>[(150, 400)]</pos>"),
     ("s/1#reid", "s/1", "reid", "Which person?", "7"),
 ]  # fmt: skip
 QUESTIONS = pd.DataFrame(ASKED, columns=COLUMNS)
