@@ -22,6 +22,8 @@ from irgpt_lib import artifacts
 PROFILE_VARIABLE = "IRGPT_PROFILE"
 RUNS_VARIABLE = "IRGPT_RUNS"
 VARIANT_SECTIONS = ("train",)
+# The paper's first principle of the dataset (section 3.1): no generated infrared.
+AUTHENTIC_PROFILES = ("paper",)
 
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
@@ -154,7 +156,7 @@ class Dataset(Section):
     enhancement: Enhancement
     describer: Describer
     flavour: Literal["study", "released"]
-    relations: list[str]
+    relations: list[Literal["left", "right", "front", "behind", "near", "far"]] = Field(min_length=1)
     seed: int
     split_shares: dict[Literal["pretrain", "instruction", "benchmark"], float]
     instruction_questions: int = Positive
@@ -396,6 +398,11 @@ def load(*sections: str, profile: str = "", variant: str = "") -> Loaded:
             loaded[name] = SECTIONS[name].model_validate(merged(values, changes.get(name, {})))
         except ValidationError as error:
             raise ParamsError(_readable(name, profile, variant, error)) from None
+    if profile in AUTHENTIC_PROFILES and "dataset" in loaded and not loaded["dataset"].authentic_only:
+        raise ParamsError(
+            f"params.yaml (profile {profile}): dataset.authentic_only is false, but nothing simulated or generated may "
+            "enter this profile; use another one for such data"
+        )
     return Loaded(profile, variant, loaded)
 
 

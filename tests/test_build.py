@@ -151,3 +151,32 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(raw, tmp_path):
     assert 2 <= build(job(raw, out)).resumed < 5
     build(job(raw, tmp_path / "fresh"))
     assert contents(out) == contents(tmp_path / "fresh")
+
+
+ON_RAY = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from irgpt_lib.irtd.build import Job, build_on_ray
+from irgpt_lib.irtd.sources.reading import folder_source
+raw, out = map(Path, sys.argv[1:])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+done = build_on_ray(Job(folder_source("flir_csv", raw), "flir_csv", raw, out, shard_records=5), parts=2)
+print(len(ray.nodes()), done.samples)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_two_nodes_of_a_ray_cluster_write_the_bytes_of_one_process(raw, tmp_path):
+    pytest.importorskip("ray", reason="needs the optional extra `ray`")
+    out = tmp_path / "ray"
+    command = [sys.executable, "-c", ON_RAY, str(raw), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-2:] == ["2", str(FRAMES - 1)]
+    build(job(raw, tmp_path / "one"))
+    assert contents(out) == contents(tmp_path / "one")

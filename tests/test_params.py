@@ -238,3 +238,9 @@ def test_an_experiment_that_rewrites_the_file_changes_its_one_value_and_keeps_th
     expected["common"]["features"]["lr"] = 0.25
     assert YAML(typ="safe").load(copy.read_text(encoding="utf-8")) == expected
     assert copy.read_text(encoding="utf-8").count("#") == FILE.read_text(encoding="utf-8").count("#")
+
+
+def test_nothing_simulated_can_enter_the_profile_of_authentic_data(study):
+    study(lambda tree: tree["profiles"]["paper"]["dataset"].update(authentic_only=False))
+    assert "profile paper" in (told := refused("dataset", profile="paper")) and "authentic_only" in told
+    assert not params.load("dataset", profile="tiny").dataset.authentic_only
