@@ -21,7 +21,7 @@ from torch import Tensor
 
 SAMPLES = "dataset/samples"
 QUESTIONS = "dataset/questions"
-CONVERSATIONS = "dataset/conversations.parquet"
+CONVERSATIONS = "dataset/conversations/instruction.parquet"
 REJECTED = "dataset/rejected.parquet"
 ACCOUNT = "dataset/account.json"
 FEATURES = "features/features.safetensors"

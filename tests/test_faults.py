@@ -57,6 +57,7 @@ def make_study(folder: Path, **changes: object) -> Path:
     (folder / "notebooks").mkdir(parents=True)
     shutil.copy(ROOT / "dvc.yaml", folder)
     shutil.copy(ROOT / "notebooks" / "01_dataset.ipynb", folder / "notebooks")
+    put(folder / "data" / "reviews.csv", (ROOT / "data" / "reviews.csv").read_bytes())
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["common"]["dataset"].update({"sources": ["flir_roadscene"]} | changes)

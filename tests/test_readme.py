@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from irgpt_lib import params
-from irgpt_lib.cli import README_TABLES, app, processor
+from irgpt_lib.cli import app
+from irgpt_lib.cli.readme import README_TABLES, processor
 from irgpt_lib.report.tables import replace_section
 
 ROOT = Path(__file__).parents[1]

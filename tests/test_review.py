@@ -17,19 +17,23 @@ from PIL import Image
 from irgpt_lib.irtd.record import Rejected, Sample, png_bytes
 from irgpt_lib.irtd.review import (
     COLUMNS,
+    KEPT,
     LABELING_CONFIG,
+    REVIEWS,
     Decision,
+    add_decisions,
     apply_review,
     caption_hash,
     guarded,
     image_name,
     read_csv,
+    read_decisions,
     read_label_studio,
     unguarded,
     write_csv,
     write_label_studio,
 )
-from irgpt_lib.irtd.sources.source import MalformedFile
+from irgpt_lib.irtd.sources.source import MalformedFile, MissingData
 
 PNG = png_bytes(np.zeros((2, 3), np.uint8))
 
@@ -116,6 +120,12 @@ def test_images_lie_beside_the_sheet_as_they_are_and_inside_the_folder(tmp_path)
 def test_guarding_a_cell_is_undone_and_leaves_no_formula(cell):
     assert unguarded(guarded(cell)) == cell
     assert not guarded(cell).startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+@pytest.mark.parametrize("cell", ["1234567890123456", "12e4567890123456", "1.5", "12e"])
+def test_a_hash_of_digits_alone_is_no_number_to_a_spreadsheet(cell):
+    assert guarded(cell) == f"'{cell}" and unguarded(f"'{cell}") == cell
+    assert guarded("12f4567890123456") == "12f4567890123456"
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -254,6 +264,8 @@ def test_an_export_comes_back(tmp_path):
         ("s/1", "edit", "A bus.", "ann@x"),
         ("../s/3", "accept", "", "annotator 3"),
     ]
+    unnamed = returned(tmp_path, [answered(one, "accept", by=None)])
+    assert [d.reviewer for d in read_label_studio(unnamed, reviewer="cleo")[0]] == ["cleo"]
     prefilled = answered(one, "accept", "A car.")
     assert read_label_studio(returned(tmp_path, [prefilled]))[0][0].verdict == "accept"
     assert read_label_studio(returned(tmp_path, [one | {"annotations": []}])) == ([], [])
@@ -293,6 +305,126 @@ def test_an_annotation_that_decides_nothing_is_reported_and_its_neighbour_is_rea
 def test_an_export_that_is_none_is_refused_whole(content, tmp_path):
     with pytest.raises(MalformedFile, match="export the project as JSON"):
         read_label_studio(returned(tmp_path, content))
+
+
+# The study's own table
+
+
+def contents(decisions: list[Decision]) -> list[tuple[str, str, str, str]]:
+    return [(d.sample_id, d.reviewer, d.verdict, d.caption) for d in decisions]
+
+
+def test_decisions_are_kept_sorted_and_come_back_whatever_they_hold(tmp_path):
+    file = tmp_path / "data" / "reviews.csv"
+    odd = decision("edit", '=SUM(1), "naïve" ☃; 3', comment="-1")
+    given = [decision("reject", sample_id="s/2"), odd, decision("edit", odd.caption, reviewer="abe")]
+    assert add_decisions(file, given) == (given, [])
+    back = read_decisions(file)
+    assert contents(back) == contents([given[2], given[1], given[0]])
+    assert [(d.file, d.record) for d in back] == [("reviews.csv", f"line {n}") for n in (2, 3, 4)]
+    assert replace(back[1], file="f.csv", record="line 2") == odd
+    assert file.read_bytes().startswith(",".join(KEPT).encode() + b"\ns/1,edit,\"'=SUM(1)")
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_same_decisions_add_nothing_a_second_time(tmp_path):
+    file = tmp_path / "reviews.csv"
+    given = [decision("accept"), decision("accept"), decision("accept", reviewer="bob")]
+    assert len(add_decisions(file, given)[0]) == 2
+    before = file.read_bytes()
+    assert add_decisions(file, [replace(one, file="g.csv", record="line 9") for one in given]) == ([], [])
+    assert file.read_bytes() == before
+
+
+def test_another_reviewer_who_decides_otherwise_is_told_and_not_added_and_the_rest_is(tmp_path):
+    file = tmp_path / "reviews.csv"
+    add_decisions(file, [decision("edit", "A bus.")])
+    later = decision("accept", reviewer="bob", file="bob.csv", record="line 7")
+    added, problems = add_decisions(file, [later, decision("accept", sample_id="s/2", reviewer="bob")])
+    assert contents(added) == [("s/2", "bob", "accept", "")]
+    (bad,) = problems
+    assert (bad.file, bad.record, bad.reason) == ("bob.csv", "line 7: s/1", "conflicting decisions")
+    assert bad.detail == "bob: accept; decided before: ann: edit A bus."
+    assert contents(read_decisions(file)) == [("s/1", "ann", "edit", "A bus."), ("s/2", "bob", "accept", "")]
+    other_caption = decision("reject", reviewer="bob", caption_hash="0" * 16)
+    assert add_decisions(file, [other_caption]) == ([other_caption], [])
+
+
+def test_two_reviewers_of_one_import_who_disagree_leave_the_first_and_one_who_disagrees_with_himself_none(tmp_path):
+    file = tmp_path / "reviews.csv"
+    twice = [decision("accept", sample_id="s/2"), decision("reject", sample_id="s/2")]
+    added, problems = add_decisions(file, [decision("accept"), decision("reject", reviewer="bob"), *twice])
+    assert contents(added) == contents(read_decisions(file)) == [("s/1", "ann", "accept", "")]
+    assert [p.record for p in problems] == ["line 2: s/1", "line 2: s/2", "line 2: s/2"]
+    assert problems[-1].detail == "ann decided it in 2 ways at once; leave one"
+
+
+def test_a_reviewer_may_think_again_unless_another_has_decided_too(tmp_path):
+    file = tmp_path / "reviews.csv"
+    add_decisions(file, [decision("accept")])
+    again = decision("reject", comment="no car")
+    assert add_decisions(file, [again]) == ([again], [])
+    assert contents(read_decisions(file)) == [("s/1", "ann", "reject", "")]
+    add_decisions(file, [decision("reject", reviewer="bob")])
+    assert [p.reason for p in add_decisions(file, [decision("accept")])[1]] == ["conflicting decisions"]
+    assert len(read_decisions(file)) == 2
+
+
+@pytest.mark.parametrize(
+    ("second", "kept"),
+    [
+        (("accept", ""), ("edit", "A bus.")),
+        (("edit", "A car."), ("accept", "")),
+        (("edit", "A van."), ("edit", "A van.")),
+        (("reject", ""), ("reject", "")),
+    ],
+)
+def test_a_decision_about_an_edited_caption_still_fits_when_the_dataset_is_built_again(second, kept, tmp_path):
+    file = tmp_path / "reviews.csv"
+    add_decisions(file, [decision("edit", "A bus.")])
+    verdict, caption = second
+    about_the_edit = decision(verdict, caption, caption_hash=caption_hash("A bus."))
+    assert add_decisions(file, [about_the_edit])[1] == []
+    (back,) = read_decisions(file)
+    assert (back.verdict, back.caption, back.caption_hash) == (*kept, caption_hash("A car."))
+    assert reasons(list(apply_review([sample()], [back]))) == []
+
+
+def test_a_table_that_is_absent_is_told_and_not_taken_for_an_empty_one(tmp_path):
+    with pytest.raises(MissingData, match="no such file; restore it"):
+        read_decisions(tmp_path / "reviews.csv")
+    assert add_decisions(tmp_path / "reviews.csv", []) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("s/1,accept,,ann,,\n", "line 2: no caption hash"),
+        ("s/1,,,ann,,0123456789abcdef\n", "line 2: unknown verdict"),
+        ("s/1,accept,A bus.,ann,,0123456789abcdef\n", "line 2: new caption without an edit"),
+        ("s/1,accept,,ann,,0123456789abcdef,more\n", "line 2: malformed line: 1 cells more"),
+        ("<<<<<<< ours\ns/1,accept,,ann,,0123456789abcdef\n", "lines that hold no decision: 1: line 2"),
+    ],
+)
+def test_a_line_that_holds_no_decision_stops_the_reading_and_nothing_is_overwritten(lines, message, tmp_path):
+    file = tmp_path / "reviews.csv"
+    file.write_text(",".join(KEPT) + "\n" + lines, encoding="utf-8")
+    before = file.read_bytes()
+    for attempt in (lambda: read_decisions(file), lambda: add_decisions(file, [decision("accept")])):
+        with pytest.raises(MalformedFile, match=message):
+            attempt()
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"sample_id,verdict\n", "näme\n".encode("latin-1")])
+def test_a_table_without_its_columns_is_refused(content, tmp_path):
+    (tmp_path / "reviews.csv").write_bytes(content)
+    with pytest.raises(MalformedFile, match=r"reviews\.csv: (lacks the columns|not UTF-8)"):
+        read_decisions(tmp_path / "reviews.csv")
+
+
+def test_the_committed_table_can_be_read():
+    read_decisions(Path(__file__).parents[1] / REVIEWS)
 
 
 # Decisions to samples

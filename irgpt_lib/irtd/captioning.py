@@ -1,7 +1,7 @@
 """Captions of a whole dataset, by the two paths of Fig. 3a: path IV, a describer drafts the visible image of a pair and
 the draft is adapted to infrared; path V, rules over labels. Which one, and why, is kept with every sample."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from irgpt_lib.irtd.describing.describer import Describer, Failure, JournalledDe
 from irgpt_lib.irtd.describing.local_model import LocalModel
 from irgpt_lib.irtd.describing.openai_server import OpenAIServer
 from irgpt_lib.irtd.enhancement import view_to_describe
-from irgpt_lib.irtd.record import RecordError, Sample
+from irgpt_lib.irtd.record import RecordError, Rejected, Sample
+from irgpt_lib.irtd.review import Decision, apply_review
 from irgpt_lib.irtd.routing import back_to_rules, route, routed
 
 Stream = Callable[[], Iterable[Sample]]
@@ -107,6 +108,15 @@ def captioned(
             continue
         (known,) = routed([sample], preferred, describer=describer)
         yield from_draft(known, captions) if known.facts["route"] == "IV" else known
+
+
+def reviewed(samples: Iterable[Sample], decisions: Sequence[Decision], unapplied: list[Rejected]) -> Iterator[Sample]:
+    """The samples with what people decided about their captions; decisions that fit none are added to `unapplied`."""
+    for item in apply_review(samples, decisions):
+        if isinstance(item, Rejected):
+            unapplied.append(item)
+        else:
+            yield item
 
 
 def from_draft(sample: Sample, captions: Captions) -> Sample:

@@ -20,7 +20,7 @@ from irgpt_lib.irtd.record import SCHEMA
 from irgpt_lib.irtd.sources.source import Source
 
 IMAGES = ("infrared", "visible")
-TABLES = ("samples", "questions")
+TABLES = ("samples", "questions", "conversations")
 NAME = "IR-TD"
 LICENSE = "other"
 CROISSANT = "croissant.json"

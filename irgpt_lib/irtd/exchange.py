@@ -1,9 +1,9 @@
 """The dataset in the two JSON forms that the release describes, written and read.
 
 `llava`: the files of `json_sft`, one a task, `{id, image: [path], conversations: [{from, value}, ...]}`, and for the
-captions the prompt of stage 1. `readme`: the record of the release's README, one line an image: `description`,
-`qa_pairs`, `bounding_boxes` and `scene`. Images are written beside them as they are. The README does not say in which
-frame its boxes are; here each record names it.
+captions the prompt of stage 1; a describer's conversations stand in a file of their own. `readme`: the record of the
+release's README, one line an image: `description`, `qa_pairs`, `bounding_boxes` and `scene`. Images are written beside
+them as they are. The README does not say in which frame its boxes are; here each record names it.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
+from irgpt_lib.irtd.conversing import KEPT
+from irgpt_lib.irtd.instructions import Conversation, to_llava
 from irgpt_lib.irtd.record import BANDS, Box, RecordError, Rejected, Sample, check
 from irgpt_lib.irtd.release import IMAGE_TOKEN, TASK_OF_FILE
 from irgpt_lib.irtd.sources.boxes import make_box
@@ -24,6 +26,7 @@ from irgpt_lib.irtd.sources.storing import replacing
 
 FILE_OF_TASK = {task: stem for stem, task in TASK_OF_FILE.items()}
 CAPTIONS = "Captions"
+CONVERSATIONS = "Conversations"
 FRAME_OF_BOXES = "pixel_xyxy"
 README_FILE = "annotations.jsonl"
 SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpg"}
@@ -72,20 +75,45 @@ def write_json_list(records: Iterable[Mapping[str, Any]], file: Path) -> int:
     return count
 
 
-def write_llava(samples: Iterable[Sample], questions: pd.DataFrame, folder: Path) -> dict[str, int]:
-    """Write images, one JSON file a task in the release's names, and `Captions.json`; records by file.
+def kept_conversations(rows: pd.DataFrame) -> list[Conversation]:
+    """The conversations of the rows that `conversing.converse` kept, in their order; `rows` has its columns.
 
-    `questions` has the columns sample_id, question_id, task, question and answer. Samples without question or caption
+    Raises:
+        ValueError: the turns of a row are not pairs of texts; names sample and kind.
+    """
+    return [conversation_of(row) for row in rows[rows["state"] == KEPT].itertuples()]
+
+
+def conversation_of(row: Any) -> Conversation:
+    """One row of `conversing.converse`; see `kept_conversations`."""
+    turns = json.loads(row.turns)
+    pairs = isinstance(turns, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in turns)
+    if not pairs or not turns or not all(isinstance(text, str) for turn in turns for text in turn):
+        raise ValueError(f"{row.sample_id}, {row.kind}: turns must be pairs of texts, found {row.turns!r:.80}")
+    removed = tuple(row.removed.split("; ")) if row.removed else ()
+    return Conversation(row.sample_id, row.kind, tuple(map(tuple, turns)), row.by, row.prompt_key, removed)
+
+
+def write_llava(
+    samples: Iterable[Sample], questions: pd.DataFrame, folder: Path, conversations: Iterable[Conversation] = ()
+) -> dict[str, int]:
+    """Write images, one JSON file a task in the release's names, `Captions.json`, and `Conversations.json` where there
+    are any; records by file.
+
+    `questions` has the columns sample_id, question_id, task, question and answer. Samples of which there is no text
     write nothing.
 
     Raises:
-        ValueError: a question's sample is not among the samples.
+        ValueError: the sample of a question or conversation is not among the samples.
     """
     asked = {name: rows for name, rows in questions.groupby("sample_id")}
+    talked: dict[str, list[Conversation]] = {}
+    for conversation in conversations:
+        talked.setdefault(conversation.sample_id, []).append(conversation)
     records: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
-        rows = asked.pop(sample.sample_id, None)
-        if rows is None and not sample.caption:
+        rows, talks = asked.pop(sample.sample_id, None), talked.pop(sample.sample_id, [])
+        if rows is None and not talks and not sample.caption:
             continue
         path = write_image(sample, folder)
         if sample.caption:
@@ -94,8 +122,11 @@ def write_llava(samples: Iterable[Sample], questions: pd.DataFrame, folder: Path
         for row in rows.itertuples() if rows is not None else ():
             record = {"id": row.question_id, "image": [path], "conversations": turns(row.question, row.answer)}
             records.setdefault(FILE_OF_TASK[row.task], []).append(record)
-    if asked:
-        raise ValueError(f"{len(asked)} samples with questions are not in the dataset, the first {next(iter(asked))!r}")
+        if talks:
+            records.setdefault(CONVERSATIONS, []).extend(to_llava(talk, path) for talk in talks)
+    for what, lost in (("questions", asked), ("conversations", talked)):
+        if lost:
+            raise ValueError(f"{len(lost)} samples with {what} are not in the dataset, the first {next(iter(lost))!r}")
     return {stem: write_json_list(found, folder / f"{stem}.json") for stem, found in sorted(records.items())}
 
 

@@ -3,6 +3,9 @@
 What is exported carries a hash of the caption that was shown, so that a decision about a caption that has changed since
 is seen. No decision is applied that does not fit: an unknown sample, a second decision, reviewers who disagree, a
 caption that changed, an edit without text are each reported as `Rejected`, and the sample stays as it is.
+
+The study keeps its decisions in `REVIEWS`, a table under version control, so that building the dataset again applies
+them again.
 """
 
 import csv
@@ -19,7 +22,7 @@ from urllib.parse import quote
 from irgpt_lib.irtd.record import RecordError, Rejected, Sample, content_hash
 from irgpt_lib.irtd.sources.assembly import printable
 from irgpt_lib.irtd.sources.files import read_text
-from irgpt_lib.irtd.sources.source import MalformedFile
+from irgpt_lib.irtd.sources.source import MalformedFile, MissingData
 from irgpt_lib.irtd.sources.storing import replacing
 
 Verdict = Literal["accept", "edit", "reject"]
@@ -36,15 +39,19 @@ SHOWN = ("sample_id", "image", "source", "band", "path", "draft", "caption")
 FILLED_IN = ("new_caption", "verdict", "reviewer", "comment")
 COLUMNS = (*SHOWN, *FILLED_IN, "caption_hash")
 NEEDED = ("sample_id", *FILLED_IN, "caption_hash")
+REVIEWS = "data/reviews.csv"  # below the study's folder
+KEPT = ("sample_id", "verdict", "caption", "reviewer", "comment", "caption_hash")
 DELIMITERS = ",;\t"
 HASH_DIGITS = 16
 LONGEST_CAPTION = 8192
 REVIEW = "review"
 LOCAL_FILES = "/data/local-files/?d="
 
-# A spreadsheet takes a cell that starts so for a formula; an apostrophe in front makes it text.
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
-GUARDED = re.compile(r"'+[=+\-@\t\r]")
+# A spreadsheet takes such a cell for a formula, or for a number, of which it keeps 15 digits (a caption's hash may be
+# all digits); an apostrophe in front makes it text.
+CALCULATED = r"(?:[=+\-@\t\r]|[\d.,]+(?:[eE]\d*)?\Z)"
+FORMULA = re.compile(f"'*{CALCULATED}")
+GUARDED = re.compile(f"'+{CALCULATED}")
 
 LABELING_CONFIG = """<View>
   <Header value="Infrared image"/>
@@ -106,7 +113,7 @@ def write_image(sample: Sample, folder: Path) -> str:
 
 
 def guarded(cell: str) -> str:
-    """The cell, with an apostrophe in front where a spreadsheet would take it for a formula."""
+    """The cell, with an apostrophe in front where a spreadsheet would take it for a formula or a number."""
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
@@ -228,15 +235,17 @@ def collected(records: Iterable[tuple[str, Callable[[], Decision | None]]], file
     return decisions, problems
 
 
-def read_csv(file: Path, reviewer: str = "") -> Decided:
-    """The decisions of a spreadsheet that `write_csv` made and a person filled in, and the rows that cannot be used.
+Row = dict[str | None, Any]
 
-    Columns in any order, further ones ignored; separated by comma, semicolon or tab, as spreadsheets of other languages
-    save them. A row without a verdict and a new caption is not yet reviewed and left out. `reviewer` stands where a row
-    names none.
+
+def sheet_rows(file: Path, needed: Sequence[str], cure: str) -> list[tuple[int, Row]]:
+    """The rows of a CSV file with the number of their last line; what stands beyond the columns is under `None`.
+
+    Columns in any order, further ones kept; separated by comma, semicolon or tab, as spreadsheets of other languages
+    save them.
 
     Raises:
-        MalformedFile: not UTF-8, no CSV, or a column is missing; the message says which and the cure.
+        MalformedFile: not UTF-8, no CSV, or a column of `needed` is missing or there twice; says which and the cure.
     """
     text = read_text(file)
     first = text.partition("\n")[0]
@@ -244,17 +253,28 @@ def read_csv(file: Path, reviewer: str = "") -> Decided:
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
     try:
         columns = [name.strip() for name in table.fieldnames or []]
-        if lacking := [name for name in NEEDED if name not in columns]:
+        if lacking := [name for name in needed if name not in columns]:
             raise MalformedFile(
-                f"{file}: lacks the columns {', '.join(lacking)}; it has {', '.join(columns) or 'none'}. Save the "
-                "exported sheet with its header row, as CSV in UTF-8"
+                f"{file}: lacks the columns {', '.join(lacking)}; it has {', '.join(columns) or 'none'}. {cure}"
             )
-        if repeated := sorted({name for name in columns if name in NEEDED and columns.count(name) > 1}):
+        if repeated := sorted({name for name in columns if name in needed and columns.count(name) > 1}):
             raise MalformedFile(f"{file}: has the columns {', '.join(repeated)} twice; leave one of each")
         table.fieldnames = columns
-        rows = [(table.line_num, row) for row in table]
+        return [(table.line_num, row) for row in table]
     except csv.Error as error:
         raise MalformedFile(f"{file}: after line {table.line_num}: {error}; save the sheet as CSV again") from error
+
+
+def read_csv(file: Path, reviewer: str = "") -> Decided:
+    """The decisions of a spreadsheet that `write_csv` made and a person filled in, and the rows that cannot be used.
+
+    A row without a verdict and a new caption is not yet reviewed and left out. `reviewer` stands where a row names
+    none.
+
+    Raises:
+        MalformedFile: see `sheet_rows`.
+    """
+    rows = sheet_rows(file, NEEDED, "Save the exported sheet with its header row, as CSV in UTF-8")
     for _, row in rows:
         row["reviewer"] = row["reviewer"].strip() or reviewer
     return collected(((f"line {line}", partial(row_decision, row)) for line, row in rows), file)
@@ -274,11 +294,11 @@ def row_decision(row: Mapping[str | None, Any]) -> Decision | None:
     return decided(fields)
 
 
-def read_label_studio(file: Path) -> Decided:
+def read_label_studio(file: Path, reviewer: str = "") -> Decided:
     """The decisions of a Label Studio export in its JSON format, and the annotations that cannot be used.
 
     A task without annotation, or with one that was skipped, is not yet reviewed and left out. A reviewer's name is the
-    e-mail address where the export holds it, else `annotator` and the number.
+    e-mail address where the export holds it, else `annotator` and the number, else `reviewer`.
 
     Raises:
         MalformedFile: not UTF-8, not JSON or no list of tasks.
@@ -290,10 +310,10 @@ def read_label_studio(file: Path) -> Decided:
         raise MalformedFile(f"{file}: not JSON: {error}; {cure}") from error
     if not isinstance(tasks, list):
         raise MalformedFile(f"{file}: holds no list of tasks but a {type(tasks).__name__}; {cure}")
-    return collected((item for number, task in enumerate(tasks) for item in annotations(number, task)), file)
+    return collected((item for number, task in enumerate(tasks) for item in annotations(number, task, reviewer)), file)
 
 
-def annotations(number: int, task: Any) -> Iterator[tuple[str, Callable[[], Decision | None]]]:
+def annotations(number: int, task: Any, reviewer: str) -> Iterator[tuple[str, Callable[[], Decision | None]]]:
     """Each annotation of a task by its name, with what reads it; the task itself where it holds no list of them."""
     name = f"task {number}"
     found = task.get("annotations") if isinstance(task, dict) else None
@@ -301,15 +321,15 @@ def annotations(number: int, task: Any) -> Iterator[tuple[str, Callable[[], Deci
         yield name, partial(malformed, "a task must hold a list of annotations; export as JSON, not JSON-MIN")
         return
     for index, annotation in enumerate(found):
-        yield f"{name} annotation {index}", partial(annotation_decision, task.get("data"), annotation)
+        yield f"{name} annotation {index}", partial(annotation_decision, task.get("data"), annotation, reviewer)
 
 
 def malformed(detail: str) -> None:
     raise RecordError("malformed record", detail)
 
 
-def annotation_decision(data: Any, annotation: Any) -> Decision | None:
-    """The decision of one annotation, None where the reviewer skipped the task.
+def annotation_decision(data: Any, annotation: Any, reviewer: str) -> Decision | None:
+    """The decision of one annotation, None where the reviewer skipped the task; `reviewer` where it names nobody.
 
     Raises:
         RecordError: `malformed record`, `several captions`, and the reasons of `decided`.
@@ -325,7 +345,7 @@ def annotation_decision(data: Any, annotation: Any) -> Decision | None:
     if len(texts["new_caption"]) > 1:
         raise RecordError("several captions", f"{len(texts['new_caption'])} texts for one caption")
     answers = {name: "; ".join(texts[name]) for name in ("verdict", "new_caption", "comment")}
-    return decided({**fields, **answers, "reviewer": reviewer_name(annotation.get("completed_by"))})
+    return decided({**fields, **answers, "reviewer": reviewer_name(annotation.get("completed_by")) or reviewer})
 
 
 def result_texts(result: Any) -> dict[str, list[str]]:
@@ -358,6 +378,125 @@ def reviewer_name(completed_by: Any) -> str:
     if isinstance(completed_by, int) and not isinstance(completed_by, bool):
         return f"annotator {completed_by}"
     return printable(completed_by) if isinstance(completed_by, str) else ""
+
+
+# The study's own table of decisions
+
+
+def read_decisions(file: Path) -> list[Decision]:
+    """The decisions that the study keeps (`REVIEWS`), in their order.
+
+    Raises:
+        MissingData: there is no such file.
+        MalformedFile: no such table, or a line that holds no decision; what somebody decided is never passed over.
+    """
+    if not file.is_file():
+        raise MissingData(f"{file}: no such file; restore it, or begin one with `irgpt dataset review import`")
+    rows = sheet_rows(file, KEPT, "It is written by `irgpt dataset review import`")
+    decisions, problems = collected(((f"line {line}", partial(kept_decision, row)) for line, row in rows), file)
+    if problems:
+        told = "; ".join(f"{bad.record}: {bad.reason}: {bad.detail}" for bad in problems[:3])
+        raise MalformedFile(f"{file}: lines that hold no decision: {len(problems)}: {told}; mend them or take them out")
+    return decisions
+
+
+def kept_decision(row: Row) -> Decision:
+    """The decision of one row of `KEPT`.
+
+    Raises:
+        RecordError: `malformed line`, and the reasons of `decided`.
+    """
+    if None in row:
+        raise RecordError("malformed line", f"{len(row[None])} cells more than columns")
+    fields = {name: unguarded(row[name]) for name in KEPT}
+    return decided({**fields, "new_caption": fields["caption"]})
+
+
+Standing = dict[str, dict[tuple[str, ...], Decision]]
+
+
+def add_decisions(file: Path, decisions: Sequence[Decision]) -> tuple[list[Decision], list[Rejected]]:
+    """Add decisions to those in `file`, which need not exist yet; returns those that were added, and what was not.
+
+    The file is written whole or not at all, sorted, one row a decision. A decision that it holds is added no second
+    time. Another decision of the same reviewer about the same caption takes the place of the former. A decision about
+    the text of an edit in the file becomes one about the caption before that edit (`before_edit`).
+
+    Reasons of what is not added: `conflicting decisions`, with what another reviewer decided before about that caption,
+    or where one reviewer decides it in several ways at once.
+
+    Raises:
+        MalformedFile: see `read_decisions`.
+    """
+    standing: Standing = {}
+    for decision in read_decisions(file) if file.is_file() else []:
+        standing.setdefault(decision.sample_id, {})[decision_row(decision)] = decision
+    based = [before_edit(one, standing.get(one.sample_id, {}).values()) for one in decisions]
+    ways: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
+    for decision in based:
+        ways.setdefault(judged(decision), set()).add((decision.verdict, decision.caption))
+    added: dict[tuple[str, ...], Decision] = {}
+    problems: list[Rejected] = []
+    for decision in based:
+        own, row = standing.setdefault(decision.sample_id, {}), decision_row(decision)
+        if (several := len(ways[judged(decision)])) > 1:
+            detail = f"{decision.reviewer} decided it in {several} ways at once; leave one"
+            problems.append(problem(decision, "conflicting decisions", detail))
+        elif against := [other for other in own.values() if contradicts(decision, other)]:
+            detail = f"{spoken(decision)}; decided before: {spoken(*against)}"
+            problems.append(problem(decision, "conflicting decisions", detail))
+        elif row not in own:
+            for former in [key for key, other in own.items() if judged(other) == judged(decision)]:
+                del own[former]
+                added.pop(former, None)
+            own[row] = added[row] = decision
+    if added:
+        write_decisions(file, [row for own in standing.values() for row in own])
+    return list(added.values()), problems
+
+
+def decision_row(decision: Decision) -> tuple[str, ...]:
+    """A decision in the columns `KEPT`."""
+    return tuple(getattr(decision, name) for name in KEPT)
+
+
+def judged(decision: Decision) -> tuple[str, str, str]:
+    """Which caption was judged, and by whom."""
+    return decision.sample_id, decision.caption_hash, decision.reviewer
+
+
+def contradicts(one: Decision, other: Decision) -> bool:
+    """Whether two reviewers decided differently about one caption of one sample."""
+    differently = (one.verdict, one.caption) != (other.verdict, other.caption)
+    return differently and one.caption_hash == other.caption_hash and one.reviewer != other.reviewer
+
+
+def before_edit(decision: Decision, standing: Iterable[Decision]) -> Decision:
+    """The decision, or, where it judges the text of an edit among `standing` (those of its sample), what it says of the
+    caption before that edit, which is the one that building the dataset again finds: to accept an edited text is to
+    make the same edit, to bring the first text back is to accept it."""
+    for edit in standing:
+        if edit.verdict != "edit" or caption_hash(edit.caption) != decision.caption_hash:
+            continue
+        first = replace(decision, caption_hash=edit.caption_hash)
+        if decision.verdict == "accept":
+            return replace(first, verdict="edit", caption=edit.caption)
+        restored = decision.verdict == "edit" and caption_hash(decision.caption) == edit.caption_hash
+        return replace(first, verdict="accept", caption="") if restored else first
+    return decision
+
+
+def spoken(*decisions: Decision) -> str:
+    """`ann: edit A bus.; bob: accept`"""
+    return "; ".join(f"{d.reviewer}: {d.verdict} {d.caption}".strip() for d in decisions)
+
+
+def write_decisions(file: Path, rows: Iterable[tuple[str, ...]]) -> None:
+    """Rows of `KEPT`, sorted, under their names; cells that would be formulas are guarded."""
+    with replacing(file) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(KEPT)
+        writer.writerows(tuple(map(guarded, row)) for row in sorted(rows))
 
 
 # Decisions to samples
@@ -420,10 +559,7 @@ def sorted_out(sample: Sample, given: Sequence[Decision]) -> tuple[list[Decision
             seen.add(content)
             fitting.append(decision)
     if len({(decision.verdict, decision.caption) for decision in fitting}) > 1:
-        detail = "; ".join(
-            f"{decision.reviewer}: {decision.verdict} {decision.caption}".strip() for decision in fitting
-        )
-        problems += [problem(decision, "conflicting decisions", detail) for decision in fitting]
+        problems += [problem(decision, "conflicting decisions", spoken(*fitting)) for decision in fitting]
         return [], problems
     return fitting, problems
 

@@ -21,7 +21,7 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from irgpt_lib import artifacts  # noqa: E402
-from irgpt_lib.cli import machine  # noqa: E402
+from irgpt_lib.cli.readme import machine  # noqa: E402
 from irgpt_lib.report.tables import ABSENT, markdown  # noqa: E402
 from tests.bench import data, lesson1, model  # noqa: E402
 from tests.bench.measuring import Row  # noqa: E402
