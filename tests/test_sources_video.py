@@ -529,7 +529,7 @@ def test_vtuav_a_line_stands_for_ten_frames(tmp_path):
 
 @pytest.mark.parametrize(
     ("frames", "lines", "boxes", "rejected"),
-    [(3, 3, 3, []), (22, 2, 2, ["frame without line"]), (20, 3, 2, ["line without frame"])],
+    [(3, 3, 3, []), (22, 2, 2, ["frame without line"]), (20, 3, 2, ["line without frame"] * 2)],
 )
 def test_vtuav_counts_that_are_off_by_one_keep_the_pairing(frames, lines, boxes, rejected, tmp_path):
     vtuav_folder(tmp_path, frames, lines)

@@ -1,13 +1,14 @@
 """From a file and its annotation to a checked sample, or to quarantine."""
 
-from collections.abc import Callable, Iterable, Sequence
+import reprlib
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from irgpt_lib.irtd.captions import SPOKEN, with_rule_caption
 from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, check
 from irgpt_lib.irtd.sources.boxes import fit_box
-from irgpt_lib.irtd.sources.files import colour_facts, read_toned
+from irgpt_lib.irtd.sources.files import colour_facts, decoding, read_image, read_toned, short_path
 from irgpt_lib.irtd.sources.naming import NAME_RULES
 from irgpt_lib.irtd.sources.source import Pending, Source
 
@@ -36,11 +37,26 @@ def attempt(source: Source, file: str, record: str, build: Callable[[], Sample])
 def made(found: Pending | Rejected) -> Sample | Rejected:
     """The sample of a pending record, captioned by rule and checked, or the reason why there is none."""
     if isinstance(found, Rejected):
-        return found
+        texts = (found.file, found.record, found.reason, found.detail)
+        return Rejected(found.source, *map(printable, texts))
     try:
-        return check(with_rule_caption(found.build()))
+        sample = with_rule_caption(found.build())
+        refuse_unwritable(sample)
+        with decoding(found.file):
+            return check(sample)
     except RecordError as error:
         return Rejected(found.source, found.file, found.record, error.reason, printable(error.detail))
+
+
+def refuse_unwritable(sample: Sample) -> None:
+    """Let only names pass that a table can hold; a file system gives others to files that were named elsewhere.
+
+    Raises:
+        RecordError: `name not UTF-8`.
+    """
+    for text in (sample.sample_id, sample.group, sample.origin, sample.scene, *sample.facts.values()):
+        if printable(text) != text:
+            raise RecordError("name not UTF-8", f"{text}; rename the file")
 
 
 def printable(text: str) -> str:
@@ -55,7 +71,8 @@ def plain_category(name: object) -> str:
         RecordError: `unknown class` where it is no text or empty.
     """
     if not isinstance(name, str) or not name.strip() or printable(name) != name:
-        raise RecordError("unknown class", f"{name!r} is no class name")
+        # not `repr`: a few lines of YAML can spell a list of a thousand million entries
+        raise RecordError("unknown class", f"{reprlib.repr(name)} is no class name")
     plain = name.strip().lower()
     return SPOKEN.get(plain, plain)
 
@@ -98,12 +115,13 @@ def annotated_sample(
     said = annotation or Annotation()
     if said.stated_size and said.stated_size != (width, height):
         stated = "x".join(map(str, said.stated_size))
-        raise RecordError("size mismatch", f"{image}: annotation states {stated}, image is {width}x{height}")
+        detail = f"{relative(image, root)}: annotation states {stated}, image is {width}x{height}"
+        raise RecordError("size mismatch", detail)
     named = NAME_RULES[source.naming](image.stem)
     facts = (
         named.facts
         | read.facts
-        | colour_facts(read.data, str(image))
+        | colour_facts(read.data, relative(image, root))
         | {kind: str(count) for kind, count in said.left_out.items()}
     )
     if annotation is None:
@@ -132,6 +150,19 @@ def with_facts(sample: Sample, **facts: str) -> Sample:
     return replace(sample, facts=sample.facts | facts)
 
 
+def with_aligned_mate(sample: Sample, mate: Path) -> Sample:
+    """The sample with its visible image, which lies on it pixel for pixel.
+
+    Raises:
+        RecordError: `size mismatch` between the two, or a reason of `read_image`.
+    """
+    visible, width, height = read_image(mate)
+    if (width, height) != (sample.width, sample.height):
+        sizes = f"visible {width}x{height}, infrared {sample.width}x{sample.height}"
+        raise RecordError("size mismatch", f"{short_path(mate)}: {sizes}")
+    return with_facts(replace(sample, visible=visible), visible_frame="aligned")
+
+
 def by_stem(source: Source, root: Path, images: Iterable[Path]) -> tuple[dict[str, Path], list[Rejected]]:
     """Images by stem, the first of equal stems kept and the others rejected: annotations tell them not
     apart."""
@@ -144,6 +175,23 @@ def by_stem(source: Source, root: Path, images: Iterable[Path]) -> tuple[dict[st
         else:
             first[image.stem] = image
     return first, rejected
+
+
+def unmatched(
+    source: Source,
+    root: Path,
+    files: Iterable[Path],
+    known: Container[str],
+    reason: str,
+    detail: str,
+    sequence: str = "",
+) -> Iterator[Rejected]:
+    """The files whose stem `known` lacks, rejected. `detail` says, before their stem, what it is that they lack; the
+    record bears the name of their sequence where they have one."""
+    for file in files:
+        if file.stem not in known:
+            record = f"{sequence}/{file.stem}" if sequence else file.stem
+            yield Rejected(source.name, relative(file, root), record, reason, f"{detail} {file.stem}")
 
 
 def tally(kinds: Sequence[str]) -> dict[str, int]:

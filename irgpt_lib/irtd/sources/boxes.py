@@ -56,11 +56,12 @@ def warp_box(homography: Float[np.ndarray, "3 3"], box: Box) -> Box:
     result's.
 
     Raises:
-        RecordError: `degenerate box` where a corner lands at or behind the horizon.
+        RecordError: `degenerate box` where a corner lands at or behind the horizon, or beyond all numbers.
     """
     corners = np.array([[box.x1, box.y1, 1], [box.x2, box.y1, 1], [box.x2, box.y2, 1], [box.x1, box.y2, 1]])
-    warped = corners @ homography.T
-    if (warped[:, 2] <= 0).any():
+    with np.errstate(over="ignore", invalid="ignore"):
+        warped = corners @ homography.T
+    if not (np.isfinite(warped).all() and (warped[:, 2] > 0).all()):
         raise RecordError("degenerate box", f"{box.category} is warped behind the horizon")
     points = warped[:, :2] / warped[:, 2:]
     (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()

@@ -4,14 +4,12 @@ RGBT-CC keeps `<number>_T.jpg` (`_Grey` in the release of IR-TD), `<number>_RGB.
 folder a split. DroneRGBT keeps `Infrared/<number>R.jpg`, `RGB/<number>.jpg` and `GT_/<number>R.xml`.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from irgpt_lib.irtd.record import Box, Point, RecordError, Rejected, Sample
 from irgpt_lib.irtd.sources.assembly import (
@@ -21,16 +19,18 @@ from irgpt_lib.irtd.sources.assembly import (
     by_stem,
     plain_category,
     relative,
-    with_facts,
+    with_aligned_mate,
 )
 from irgpt_lib.irtd.sources.boxes import make_box
-from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, list_images, read_bytes, read_image
-from irgpt_lib.irtd.sources.oriented import read_tree, stated_size
+from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, files_in, list_files, list_images, parse_json, read_bytes
 from irgpt_lib.irtd.sources.source import Found, Source
+from irgpt_lib.irtd.sources.voc import read_tree, stated_size
 
 PERSON = "person"
 PARTS = ("train", "Train", "val", "Val", "test", "Test", "")
-SUFFIXES = re.compile(r"(.+)_(T|Grey|RGB)")
+IMAGE_NAME = re.compile(r"(.+)_(T|Grey|RGB)")
+ENDING = re.compile(r"_(T|Grey|RGB|GT)$")
+DRONE_ENDING = re.compile(r"R$")
 DRONE_FOLDERS = ("Infrared", "RGB", "GT_")
 
 
@@ -58,18 +58,14 @@ def person_at(x: object, y: object, where: str) -> Point:
     return point
 
 
-def parse_json(data: bytes, where: str) -> Crowd:
+def crowd_of_json(data: bytes, where: str) -> Crowd:
     """The people of `{"count": n, "points": [[x, y], ...]}`.
 
     Raises:
         RecordError: `malformed JSON`, `malformed annotation` without a list of points, `unreadable point`, or `count
             mismatch` where the stated count is not the number of points.
     """
-    try:
-        content: Any = json.loads(data)
-    # ValueError covers bytes that are not UTF-8 and numbers of more digits than Python converts
-    except (ValueError, RecursionError) as error:
-        raise RecordError("malformed JSON", f"{where}: {error}") from error
+    content = parse_json(data, where)
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
         raise RecordError("malformed annotation", f"{where}: expected an object with the list `points`")
     points = []
@@ -82,7 +78,7 @@ def parse_json(data: bytes, where: str) -> Crowd:
     return Crowd(tuple(points))
 
 
-def parse_xml(data: bytes, where: str) -> Crowd:
+def crowd_of_xml(data: bytes, where: str) -> Crowd:
     """The people of a VOC-like file, each with `<point>` or, now and then, with `<bndbox>`.
 
     Raises:
@@ -108,18 +104,14 @@ def crowd_sample(source: Source, root: Path, image: Path, mate: Path, truth: Pat
     """One thermal image with its people and its aligned visible mate; `name` becomes its id within the source.
 
     Raises:
-        RecordError: `size mismatch` between the two images, or a reason of the files.
+        RecordError: a reason of the files or of `with_aligned_mate`.
     """
-    parse = parse_json if truth.suffix == ".json" else parse_xml
+    parse = crowd_of_json if truth.suffix.lower() == ".json" else crowd_of_xml
     crowd = parse(read_bytes(truth, MAX_RECORD_BYTES), truth.name)
-    visible, *size = read_image(mate)
     annotation = Annotation(crowd.boxes, stated_size=crowd.stated_size)
-    sample = annotated_sample(source, root, image, annotation, visible=visible)
-    if size != [sample.width, sample.height]:
-        sizes = f"{size[0]}x{size[1]}, infrared {sample.width}x{sample.height}"
-        raise RecordError("size mismatch", f"{mate.name}: visible {sizes}")
+    sample = annotated_sample(source, root, image, annotation)
     named = replace(sample, sample_id=f"{source.name}/{name}", points=crowd.points)
-    return with_facts(named, visible_frame="aligned")
+    return with_aligned_mate(named, mate)
 
 
 def listed(
@@ -144,41 +136,54 @@ def listed(
         yield attempt(source, relative(images[number], root), number, build)
 
 
-def by_number(files: Iterable[Path], suffix: str) -> dict[str, Path]:
-    """Files by their stem without the suffix."""
-    return {file.stem.removesuffix(suffix): file for file in files}
+def by_number(
+    source: Source, root: Path, files: Iterable[Path], ending: re.Pattern[str]
+) -> tuple[dict[str, Path], list[Rejected]]:
+    """Files by their stem without its ending; a second file of a number is rejected."""
+    numbered: dict[str, Path] = {}
+    rejected = []
+    for file in files:
+        number = ending.sub("", file.stem)
+        if numbered.setdefault(number, file) != file:
+            detail = f"{relative(numbered[number], root)} is the file of {number} too"
+            rejected.append(Rejected(source.name, relative(file, root), file.stem, "duplicate id", detail))
+    return numbered, rejected
 
 
 def read_rgbt_cc_part(root: Path, source: Source, part: str) -> Found:
     """RGBT-CC: the three files of a number lie side by side."""
-    folder = root / part
     thermal: list[Path] = []
     visible: list[Path] = []
-    for image in sorted(file for file in list_images(folder) if file.parent == folder):
-        if not (match := SUFFIXES.fullmatch(image.stem)):
-            detail = "expected <number>_T, <number>_Grey or <number>_RGB"
-            yield Rejected(source.name, relative(image, root), image.stem, "unknown name", detail)
+    annotations: list[Path] = []
+    images, files = rgbt_cc_files(root / part)
+    for file in (*images, *files):
+        match = IMAGE_NAME.fullmatch(file.stem)
+        if file in files and file.stem.endswith("_GT"):
+            annotations.append(file)
+        elif file in images and match:
+            (visible if match[2] == "RGB" else thermal).append(file)
         else:
-            (visible if match[2] == "RGB" else thermal).append(image)
-    images: dict[str, Path] = {}
-    for image in thermal:
-        number = SUFFIXES.sub(r"\1", image.stem)
-        if number in images:
-            detail = f"{images[number].name} is the infrared image of {number} too"
-            yield Rejected(source.name, relative(image, root), image.stem, "duplicate id", detail)
-        images.setdefault(number, image)
-    truths = by_number(sorted(folder.glob("*_GT.json")), "_GT")
-    yield from listed(source, root, part, images, by_number(visible, "_RGB"), truths)
+            detail = "expected <number>_T, <number>_Grey or <number>_RGB, or <number>_GT.json"
+            yield Rejected(source.name, relative(file, root), file.stem, "unknown name", detail)
+    numbered = [by_number(source, root, found, ENDING) for found in (thermal, visible, annotations)]
+    for _, repeated in numbered:
+        yield from repeated
+    yield from listed(source, root, part, *(found for found, _ in numbered))
+
+
+def rgbt_cc_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images and the JSON files of the folder itself."""
+    return [image for image in list_images(folder) if image.parent == folder], files_in(folder, ".json")
 
 
 def read_drone_part(root: Path, source: Source, part: str) -> Found:
     """DroneRGBT: a folder for each of the three files; names of infrared images and annotations end in R."""
     infrared, rgb, truth = (root / part / folder for folder in DRONE_FOLDERS)
-    images, repeated = by_stem(source, root, list_images(infrared))
+    images, repeated = by_number(source, root, list_images(infrared), DRONE_ENDING)
     mates, repeated_mates = by_stem(source, root, list_images(rgb))
-    yield from (*repeated, *repeated_mates)
-    truths = by_number(sorted(truth.glob("*.xml")), "R")
-    yield from listed(source, root, part, by_number(images.values(), "R"), mates, truths)
+    truths, repeated_truths = by_number(source, root, list_files(truth, {".xml"}), DRONE_ENDING)
+    yield from (*repeated, *repeated_mates, *repeated_truths)
+    yield from listed(source, root, part, images, mates, truths)
 
 
 def read_crowd(root: Path, source: Source) -> Found:
@@ -189,17 +194,22 @@ def read_crowd(root: Path, source: Source) -> Found:
     """
     if not root.is_dir():
         raise source.missing(root, "no such folder")
-    seen: list[Path] = []
+    parts: list[str] = []
     for part in PARTS:
-        folder = root / part
         # file systems that fold case show `train` and `Train` as one
-        if not folder.is_dir() or any(folder.samefile(other) for other in seen):
-            continue
-        if any(list_images(folder / "Infrared")):
-            seen.append(folder)
-            yield from read_drone_part(root, source, part)
-        elif any(SUFFIXES.fullmatch(file.stem) for file in list_images(folder) if file.parent == folder):
-            seen.append(folder)
-            yield from read_rgbt_cc_part(root, source, part)
-    if not seen:
+        if (root / part).is_dir() and not any((root / part).samefile(root / other) for other in parts):
+            parts.append(part)
+    drone = [part for part in parts if any((root / part / folder).is_dir() for folder in DRONE_FOLDERS)]
+    beside = [part for part in parts if part not in drone and is_rgbt_cc(root / part)]
+    if not beside and not any(any(list_images(root / part / DRONE_FOLDERS[0])) for part in drone):
         raise source.missing(root, "no <split>/<number>_T image, and no image in <split>/Infrared/")
+    for part in drone:
+        yield from read_drone_part(root, source, part)
+    for part in beside:
+        yield from read_rgbt_cc_part(root, source, part)
+
+
+def is_rgbt_cc(folder: Path) -> bool:
+    """Whether one of the folder's own files is named as those of RGBT-CC are."""
+    images, files = rgbt_cc_files(folder)
+    return any(IMAGE_NAME.fullmatch(image.stem) for image in images) or any(f.stem.endswith("_GT") for f in files)

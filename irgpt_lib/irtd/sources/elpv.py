@@ -12,8 +12,8 @@ from pathlib import Path
 
 from irgpt_lib.irtd.captions import CELL_TYPES
 from irgpt_lib.irtd.record import RecordError, Sample
-from irgpt_lib.irtd.sources.assembly import Annotation, annotated_sample, attempt
-from irgpt_lib.irtd.sources.files import inside, read_text
+from irgpt_lib.irtd.sources.assembly import Annotation, annotated_sample, attempt, relative
+from irgpt_lib.irtd.sources.files import inside, list_images, read_text
 from irgpt_lib.irtd.sources.source import Found, Source
 
 PACKAGE = "elpv_dataset"
@@ -39,9 +39,9 @@ def cell_sample(source: Source, root: Path, line: str) -> Sample:
     try:
         probability = float(stated)
     except ValueError as error:
-        raise RecordError("malformed line", f"{stated!r} is no probability") from error
+        raise RecordError("malformed line", f"{name}: {stated!r:.60} is no probability") from error
     if not math.isfinite(probability) or not 0 <= probability <= 1:
-        raise RecordError("malformed line", f"the probability {stated} lies outside 0-1")
+        raise RecordError("malformed line", f"{name}: the probability {stated} lies outside 0-1")
     image = inside(root, name)
     if not image.is_file():
         raise RecordError("missing image", name)
@@ -50,9 +50,17 @@ def cell_sample(source: Source, root: Path, line: str) -> Sample:
     return replace(sample, facts=sample.facts | facts)
 
 
+def named_image(root: Path, line: str) -> Path | None:
+    """The image that a line names, `None` where it names none."""
+    try:
+        return inside(root, line.split()[0])
+    except RecordError:
+        return None
+
+
 def read_elpv(root: Path, source: Source) -> Found:
-    """One sample a line of `labels.csv`. Which cells share a solar module is not stated, so each is its own
-    group.
+    """One sample a line of `labels.csv`, then the images that no line names, without facts. Which cells share a solar
+    module is not stated, so each is its own group.
 
     Raises:
         MissingData: no folder or no `labels.csv`.
@@ -61,6 +69,12 @@ def read_elpv(root: Path, source: Source) -> Found:
     labels = root / "labels.csv"
     if not labels.is_file():
         raise source.missing(root, "no labels.csv" if root.is_dir() else "no such folder")
+    named = set()
     for number, line in enumerate(read_text(labels).splitlines(), start=1):
         if line.strip():
+            named.add(named_image(root, line))
             yield attempt(source, "labels.csv", f"line {number}", partial(cell_sample, source, root, line))
+    for image in list_images(root):
+        if image not in named:
+            build = partial(annotated_sample, source, root, image, None)
+            yield attempt(source, relative(image, root), image.stem, build)

@@ -1,18 +1,21 @@
 """Reading third-party files without trusting them: names, sizes, encodings, image containers."""
 
 import io
+import json
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from irgpt_lib.irtd.record import MAX_PIXELS, RecordError, png_bytes
+from irgpt_lib.irtd.record import MAX_PIXELS, RecordError, open_image, png_bytes
 from irgpt_lib.irtd.sources.source import MalformedFile
 from irgpt_lib.irtd.sources.tone import DEFAULT, Tone, Toned, looks_colour_mapped, to_8bit
 
@@ -26,9 +29,14 @@ WIDE_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 # TIFF tags
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 THUMBNAIL = (48, 48)
-# UnidentifiedImageError is an OSError; a decoder that follows a broken offset raises the others.
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error)
+# UnidentifiedImageError is an OSError; a decoder that follows a broken offset or length raises the others.
+DECODER_ERRORS = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
+    *(struct.error, zlib.error),
+)
 MAX_NAME_BYTES = 255
+# File systems take 4095 bytes; the folders that an adapter tries come on top.
+MAX_PATH_BYTES = 3072
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_RECORD_BYTES = 16 * 2**20
 
@@ -45,18 +53,66 @@ def inside(root: Path, name: str) -> Path:
     climbs = path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]
     # Longer names and half characters are none on any file system, and asking for one is an error of its own.
     spelled = "\0" not in name and all(len(p.encode(errors="replace")) <= MAX_NAME_BYTES for p in path.parts)
-    if climbs or not spelled:
-        raise RecordError("unsafe path", f"{name!r} does not name a file inside {root}")
+    if climbs or not spelled or len(str(root / path).encode(errors="replace")) > MAX_PATH_BYTES:
+        raise RecordError("unsafe path", f"{name!r:.200} does not name a file inside the folder")
     return root / path
 
 
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder from `folder` down with the names of its folders and files, sorted, hidden ones left out, depth
+    first; folders taken out of the list of names are not entered.
+
+    Linked folders are entered, but for those that lead back up: they are the user's own, as linked files are.
+
+    Raises:
+        MalformedFile: a folder may not be read, so that what it holds would be lost without a word.
+    """
+    for parent, folders, names in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
+        kept = (name for name in folders if not name.startswith(".") and not leads_back(Path(parent, name)))
+        folders[:] = sorted(kept)
+        yield Path(parent), folders, sorted(name for name in names if not name.startswith("."))
+
+
+def refuse_unreadable(error: OSError) -> None:
+    """What `walk` does with a folder that it cannot list; one that does not exist holds nothing.
+
+    Raises:
+        MalformedFile: names the folder and the reason.
+    """
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise MalformedFile(f"{error.filename}: cannot be listed: {error.strerror}; mend its permissions") from error
+
+
+def leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one of those that it lies in."""
+    return folder.is_symlink() and any(folder.samefile(above) for above in folder.absolute().parents)
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Files below `folder` with one of these suffixes in lower or upper case, in the order of `walk`."""
+    for parent, _, names in walk(folder):
+        yield from (parent / name for name in names if Path(name).suffix.lower() in suffixes)
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files of the folder itself with this suffix in lower or upper case, sorted, hidden ones left out."""
+    _, _, names = next(walk(folder), (folder, [], []))
+    return [folder / name for name in names if Path(name).suffix.lower() == suffix]
+
+
 def list_images(folder: Path) -> Iterator[Path]:
-    """Image files below `folder`, depth first, sorted by name, hidden ones left out."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                yield Path(parent, name)
+    """Image files below `folder`, in the order of `walk`."""
+    return list_files(folder, IMAGE_SUFFIXES)
+
+
+def is_there(file: Path) -> bool:
+    """Whether something lies there, be it a link that leads nowhere: reading says so, passing it over does not."""
+    return os.path.lexists(file)
+
+
+def short_path(file: Path) -> str:
+    """The file in words that are the same on every machine: its name and the two folders around it."""
+    return "/".join(file.parts[-3:])
 
 
 def first_folder(root: Path, names: Iterable[str]) -> Path | None:
@@ -72,12 +128,13 @@ def read_bytes(file: Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
     """
     try:
         if (size := file.stat().st_size) > limit:
-            raise RecordError("file too large", f"{file}: {size} bytes, at most {limit}")
+            raise RecordError("file too large", f"{short_path(file)}: {size} bytes, at most {limit}")
         return file.read_bytes()
     except FileNotFoundError as error:
-        raise RecordError("missing file", str(file)) from error
+        raise RecordError("missing file", short_path(file)) from error
     except (OSError, ValueError) as error:
-        raise RecordError("unreadable file", f"{file}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecordError("unreadable file", f"{short_path(file)}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -109,8 +166,21 @@ def decoding(name: str) -> Iterator[None]:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise RecordError("image too large", f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        # Pillow's own words name an address in memory
+        raise RecordError("unreadable image", f"{name}: not one of {', '.join(CONTAINERS)}") from error
     except DECODER_ERRORS as error:
-        raise RecordError("unreadable image", f"{name}: not one of {', '.join(CONTAINERS)}: {error}") from error
+        raise RecordError("unreadable image", f"{name}: {error}") from error
+
+
+def decoded(data: bytes, name: str) -> Image.Image:
+    """The whole image, decoded.
+
+    Raises:
+        RecordError: the reasons of `open_image`; `unreadable image` for whatever else a decoder raises.
+    """
+    with decoding(name):
+        return open_image(data, name)
 
 
 def sample_bits(image: Image.Image) -> int:
@@ -152,18 +222,18 @@ def read_toned(file: Path, tone: Tone = DEFAULT) -> ImageFile:
     """
     data = read_bytes(file)
     if not data:
-        raise RecordError("empty image", str(file))
-    with decoding(str(file)), Image.open(io.BytesIO(data), formats=CONTAINERS) as image:
+        raise RecordError("empty image", short_path(file))
+    with decoding(short_path(file)), Image.open(io.BytesIO(data), formats=CONTAINERS) as image:
         (width, height), bits = image.size, sample_bits(image)
         if width * height > MAX_PIXELS:
-            raise RecordError("image too large", f"{file}: {width}x{height} pixels, at most {MAX_PIXELS}")
+            raise RecordError("image too large", f"{short_path(file)}: {width}x{height} pixels, at most {MAX_PIXELS}")
         facts = {}
         if image.mode in WIDE_MODES:
-            toned = tone_image(image, tone, str(file))
+            toned = tone_image(image, tone, short_path(file))
             facts = {"bit_depth": str(bits), "tone": toned.note}
             data = png_bytes(toned.pixels)
         elif image.mode not in EIGHT_BIT_MODES or bits > 8:
-            detail = f"{file} has mode {image.mode} of {bits} bits a channel; export it as 8-bit PNG"
+            detail = f"{short_path(file)} has mode {image.mode} of {bits} bits a channel; export it as 8-bit PNG"
             raise RecordError("not an 8-bit image", detail)
         elif image.format not in ("PNG", "JPEG"):
             data = encode(image)
@@ -220,9 +290,37 @@ def read_text(file: Path) -> str:
     """A whole annotation file as text, a byte order mark dropped.
 
     Raises:
-        MalformedFile: it is not UTF-8.
+        MalformedFile: it cannot be read, or it is not UTF-8.
     """
     try:
         return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise MalformedFile(f"{file}: cannot be read: {error.strerror}; restore it or its permissions") from error
     except UnicodeDecodeError as error:
         raise MalformedFile(f"{file}: not UTF-8 at byte {error.start}; convert it to UTF-8") from error
+
+
+def read_json(file: Path) -> Any:
+    """What a whole annotation file holds.
+
+    Raises:
+        MalformedFile: the reasons of `read_text`, or it is no JSON.
+    """
+    text = read_text(file)
+    try:
+        return json.loads(text)
+    # ValueError covers numbers of more digits than Python converts
+    except (ValueError, RecursionError) as error:
+        raise MalformedFile(f"{file}: not valid JSON: {error}") from error
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """What one record's file holds; `where` names it in the detail.
+
+    Raises:
+        RecordError: `malformed JSON`, which bytes that are not UTF-8 are too.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("malformed JSON", f"{where}: {error}") from error

@@ -5,18 +5,37 @@ the lists `annotation` and `image`; numbers may be written as text. `RGB/` holds
 neither aligned nor of equal size, and lacks some frames. Version 2 is plain COCO.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from irgpt_lib.irtd.record import RecordError, Rejected, Sample
+from irgpt_lib.irtd.record import RecordError, Sample
 from irgpt_lib.irtd.sources import flir
-from irgpt_lib.irtd.sources.assembly import SPLITS, Annotation, annotated_sample, attempt, by_stem, relative, with_facts
+from irgpt_lib.irtd.sources.assembly import (
+    SPLITS,
+    Annotation,
+    annotated_sample,
+    attempt,
+    by_stem,
+    relative,
+    unmatched,
+    with_facts,
+)
 from irgpt_lib.irtd.sources.coco import category_names, image_annotation, stated_size
-from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, first_folder, inside, read_bytes, read_image, read_text
+from irgpt_lib.irtd.sources.files import (
+    MAX_RECORD_BYTES,
+    first_folder,
+    inside,
+    is_there,
+    list_files,
+    list_images,
+    parse_json,
+    read_bytes,
+    read_image,
+    read_json,
+)
 from irgpt_lib.irtd.sources.source import Found, MalformedFile, Source
 from irgpt_lib.irtd.sources.video import frames_in
 
@@ -36,13 +55,9 @@ def class_names(folder: Path) -> dict[str, str]:
         MalformedFile: `catids.json` is no list of `id` and `name`.
     """
     file = folder / CLASS_FILE
-    if not file.is_file():
+    if not is_there(file):
         return CLASSES
-    text = read_text(file)
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MalformedFile(f"{file}: not valid JSON: {error}") from error
+    entries = read_json(file)
     if not isinstance(entries, list):
         raise MalformedFile(f"{file}: expected a list of `id` and `name`, found {type(entries).__name__}")
     return CLASSES | {str(number): name for number, name in category_names(file, entries).items()}
@@ -66,10 +81,7 @@ def frame_annotation(data: bytes, stem: str, names: dict[str, str]) -> Annotatio
         RecordError: `malformed JSON`, `malformed annotation`, `missing image` where the file names another frame,
             `unsafe path`, or a reason of `image_annotation`.
     """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RecordError("malformed JSON", str(error)) from error
+    content = parse_json(data, f"{stem}.json")
     entries = content.get("annotation") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise RecordError("malformed annotation", "expected an object with the list `annotation`")
@@ -82,32 +94,33 @@ def frame_annotation(data: bytes, stem: str, names: dict[str, str]) -> Annotatio
     return image_annotation([plain_entry(entry) for entry in entries], names, stated_size(stated))
 
 
-def json_sample(source: Source, root: Path, image: Path, names: dict[str, str]) -> Sample:
-    """One thermal frame with its boxes, and the visible camera's view where there is one.
+def json_sample(
+    source: Source, root: Path, image: Path, file: Path | None, mate: Path | None, names: dict[str, str]
+) -> Sample:
+    """One thermal frame with the boxes of its JSON file and the visible camera's view, where it has them.
 
     Raises:
         RecordError: the reasons of `frame_annotation`, `annotated_sample` and `read_image`.
     """
-    folder = image.parents[1]
-    file, mate = folder / ANNOTATIONS / f"{image.stem}.json", folder / "RGB" / f"{image.stem}.jpg"
-    data = read_bytes(file, MAX_RECORD_BYTES) if file.is_file() else None
-    annotation = None if data is None else frame_annotation(data, image.stem, names)
-    sample = annotated_sample(source, root, image, annotation, SPLITS.get(folder.name, ""))
-    if not mate.is_file():
+    annotation = frame_annotation(read_bytes(file, MAX_RECORD_BYTES), image.stem, names) if file else None
+    sample = annotated_sample(source, root, image, annotation, SPLITS.get(image.parents[1].name, ""))
+    if mate is None:
         return sample
     return with_facts(replace(sample, visible=read_image(mate)[0]), visible_frame="unaligned")
 
 
 def read_split(root: Path, source: Source, frames: Path, names: dict[str, str]) -> Found:
-    """The frames of one split folder, then the annotations whose frame is absent."""
-    stems, repeated = by_stem(source, root, frames_in(frames))
-    yield from repeated
+    """The frames of one split folder, then the annotations and visible images whose frame is absent."""
+    stems, rejected = frames_in(source, root, frames)
+    files, repeated = by_stem(source, root, list_files(frames.parent / ANNOTATIONS, {".json"}))
+    mates, repeated_mates = by_stem(source, root, list_images(frames.parent / "RGB"))
+    yield from (*rejected, *repeated, *repeated_mates)
     for stem, image in stems.items():
-        yield attempt(source, relative(image, root), stem, partial(json_sample, source, root, image, names))
-    for file in sorted((frames.parent / ANNOTATIONS).glob("*.json")):
-        if file.stem not in stems:
-            detail = f"{relative(frames, root)} has no frame {file.stem}"
-            yield Rejected(source.name, relative(file, root), file.stem, "missing image", detail)
+        build = partial(json_sample, source, root, image, files.get(stem), mates.get(stem), names)
+        yield attempt(source, relative(image, root), stem, build)
+    lacking = f"{relative(frames, root)} has no frame"
+    yield from unmatched(source, root, files.values(), stems, "missing image", lacking)
+    yield from unmatched(source, root, mates.values(), stems, "missing infrared image", lacking)
 
 
 def frame_folders(root: Path) -> Iterator[Path]:

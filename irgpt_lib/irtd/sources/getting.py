@@ -249,8 +249,10 @@ def told_faults(archive: Path) -> Iterator[None]:
     broken = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
     try:
         yield
-    except (*broken, RecordError, ValueError, OSError) as error:
-        raise GettingError(f"{archive}: cannot be unpacked: {error}; nothing of it was kept") from error
+    # an entry may claim a dictionary of gigabytes
+    except (*broken, RecordError, ValueError, OSError, MemoryError) as error:
+        told = str(error) or "it needs more memory than there is"
+        raise GettingError(f"{archive}: cannot be unpacked: {told}; nothing of it was kept") from error
 
 
 def unpack_zip(archive: Path, staging: Path, entries: int, allowance: int) -> int:

@@ -6,7 +6,7 @@ is `label x y w h occlusion x y w h ignore angle`, the second box being the part
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,12 @@ from irgpt_lib.irtd.sources.assembly import (
     counted_category,
     relative,
     tally,
+    unmatched,
+    with_aligned_mate,
 )
 from irgpt_lib.irtd.sources.boxes import make_box
 from irgpt_lib.irtd.sources.coco import corners
-from irgpt_lib.irtd.sources.files import read_image
+from irgpt_lib.irtd.sources.files import is_there, list_files
 from irgpt_lib.irtd.sources.lines import read_lines
 from irgpt_lib.irtd.sources.source import Found, Source
 from irgpt_lib.irtd.sources.video import clipped, frames_in
@@ -75,26 +77,22 @@ def set_facts(name: str) -> tuple[str, dict[str, str]]:
     return "train" if number < TRAINING_SETS else "test", facts
 
 
-def kaist_sample(source: Source, root: Path, image: Path, facts: dict[str, str]) -> Sample:
-    """One far-infrared frame with its visible mate and its boxes, clipped to the image.
+def kaist_sample(source: Source, root: Path, image: Path, label: Path | None, facts: dict[str, str]) -> Sample:
+    """One far-infrared frame with its visible mate and the boxes of its text file, clipped to the image.
 
     Raises:
-        RecordError: `missing visible mate`, `size mismatch` between the two, or a reason of the parts.
+        RecordError: `missing visible mate`, or a reason of the parts.
     """
     video = image.parents[1]
     sequence = f"{video.parent.name}/{video.name}"
     mate = video / "visible" / image.name
-    if not mate.is_file():
+    if not is_there(mate):
         raise RecordError("missing visible mate", relative(mate, root))
-    visible, width, height = read_image(mate)
-    label = root / "annotations" / sequence / f"{image.stem}.txt"
-    annotation = parse_bbgt(read_lines(label)) if label.is_file() else None
+    annotation = parse_bbgt(read_lines(label)) if label else None
     unboxed = annotation and replace(annotation, boxes=())
     split, recording = set_facts(video.parent.name)
-    sample = annotated_sample(source, root, image, unboxed, split, visible)
-    if (sample.width, sample.height) != (width, height):
-        raise RecordError("size mismatch", f"visible {width}x{height}, infrared {sample.width}x{sample.height}")
-    boxes, beyond = clipped(annotation.boxes if annotation else (), width, height)
+    sample = with_aligned_mate(annotated_sample(source, root, image, unboxed, split), mate)
+    boxes, beyond = clipped(annotation.boxes if annotation else (), sample.width, sample.height)
     reached = {"clipped_boxes": str(beyond)} if beyond else {}
     return replace(
         sample,
@@ -102,19 +100,23 @@ def kaist_sample(source: Source, root: Path, image: Path, facts: dict[str, str])
         group=f"{source.name}/{sequence}",
         boxes=boxes,
         counted=counted_category(source, annotation) if annotation else "",
-        facts=sample.facts | recording | facts | reached | {"visible_frame": "aligned"},
+        facts=sample.facts | recording | facts | reached,
     )
 
 
 def read_video(root: Path, source: Source, video: Path) -> Found:
-    """Frames 0, k, 2k ... of one video, k being `source.keep_every`, then annotations of frames that it lacks."""
+    """Frames 0, k, 2k ... of one video, k being `source.keep_every`, then visible frames and annotations of frames that
+    it lacks."""
     sequence = f"{video.parent.name}/{video.name}"
     if not (video / "lwir").is_dir():
-        detail = f"{relative(video, root)} has no folder lwir"
+        annotations = sum(1 for _ in list_files(root / "annotations" / sequence, {".txt"}))
+        detail = f"{relative(video, root)} has no folder lwir; {annotations} annotations are without frame"
         yield Rejected(source.name, relative(video, root), sequence, "missing infrared frames", detail)
         return
-    stems, repeated = by_stem(source, root, frames_in(video / "lwir"))
-    yield from repeated
+    stems, rejected = frames_in(source, root, video / "lwir")
+    mates, rejected_mates = frames_in(source, root, video / "visible")
+    labels, repeated = by_stem(source, root, list_files(root / "annotations" / sequence, {".txt"}))
+    yield from (*rejected, *rejected_mates, *repeated)
     frames = list(stems.values())
     for number in range(0, len(frames), source.keep_every):
         image = frames[number]
@@ -124,12 +126,21 @@ def read_video(root: Path, source: Source, video: Path) -> Found:
             "sequence_frames": str(len(frames)),
             "keep_every": str(source.keep_every),
         }
-        build = partial(kaist_sample, source, root, image, facts)
+        build = partial(kaist_sample, source, root, image, labels.get(image.stem), facts)
         yield attempt(source, relative(image, root), f"{sequence}/{image.stem}", build)
-    for file in sorted((root / "annotations" / sequence).glob("*.txt")):
-        if file.stem not in stems:
-            detail = f"lwir has no frame {file.stem}"
-            yield Rejected(source.name, relative(file, root), f"{sequence}/{file.stem}", "missing image", detail)
+    detail = f"{sequence}/lwir has no frame"
+    yield from unmatched(source, root, mates.values(), stems, "missing infrared image", detail, sequence)
+    yield from unmatched(source, root, labels.values(), stems, "missing image", detail, sequence)
+
+
+def annotations_without_video(root: Path, source: Source, videos: Sequence[Path]) -> Iterator[Rejected]:
+    """The folders of annotations of each video that is absent, rejected."""
+    present = {f"{video.parent.name}/{video.name}" for video in videos}
+    for folder in sorted(path for path in (root / "annotations").glob("*/*") if path.is_dir()):
+        sequence = f"{folder.parent.name}/{folder.name}"
+        if sequence not in present:
+            detail = f"{sum(1 for _ in list_files(folder, {'.txt'}))} annotations of a video that is absent"
+            yield Rejected(source.name, relative(folder, root), sequence, "missing image", detail)
 
 
 def read_kaist(root: Path, source: Source) -> Found:
@@ -151,3 +162,4 @@ def read_kaist(root: Path, source: Source) -> Found:
         raise source.missing(root, "no annotations/ with one text file a frame (.vbb files have to be converted)")
     for video in videos:
         yield from read_video(root, source, video)
+    yield from annotations_without_video(root, source, videos)

@@ -7,7 +7,7 @@ Semantic and salient masks do not tell touching objects apart, nor the parts of 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,26 @@ from jaxtyping import UInt8
 from PIL import Image
 from skimage.measure import label, regionprops
 
-from irgpt_lib.irtd.record import Box, Point, RecordError, Rejected, Sample, open_image, png_bytes
-from irgpt_lib.irtd.sources.assembly import Annotation, annotated_sample, attempt, by_stem, relative, with_facts
-from irgpt_lib.irtd.sources.files import inside, list_images, read_image, read_text, read_toned
+from irgpt_lib.irtd.record import Box, Point, RecordError, Rejected, Sample, png_bytes
+from irgpt_lib.irtd.sources.assembly import (
+    Annotation,
+    annotated_sample,
+    attempt,
+    by_stem,
+    relative,
+    with_aligned_mate,
+    with_facts,
+)
+from irgpt_lib.irtd.sources.files import (
+    decoded,
+    inside,
+    is_there,
+    list_files,
+    list_images,
+    read_image,
+    read_text,
+    read_toned,
+)
 from irgpt_lib.irtd.sources.lines import read_lines
 from irgpt_lib.irtd.sources.naming import NAME_RULES, UNALIGNED
 from irgpt_lib.irtd.sources.source import Found, Source
@@ -69,12 +86,12 @@ def mask_image(file: Path) -> Image.Image:
 
     Raises:
         RecordError: `not an 8-bit image` for wider labels, which a tone curve would change, or the reasons of
-            `read_toned` and `open_image`.
+            `read_toned` and `decoded`.
     """
     read = read_toned(file)
     if "tone" in read.facts:
         raise RecordError("not an 8-bit image", f"{file.name} has {read.facts['bit_depth']} bits a label")
-    return open_image(read.data, file.name)
+    return decoded(read.data, file.name)
 
 
 def read_labels(file: Path, classes: tuple[str, ...]) -> UInt8[np.ndarray, "h w"]:
@@ -129,19 +146,6 @@ def identified(sample: Sample, part: str) -> Sample:
     return replace(sample, sample_id=f"{sample.source}/{part.lower()}_{stem}")
 
 
-def check_mate(image: Path, sample: Sample, mate: Path) -> bytes:
-    """The encoded visible image, which must have the infrared image's size.
-
-    Raises:
-        RecordError: `size mismatch`, or a reason of `read_image`.
-    """
-    visible, width, height = read_image(mate)
-    if (width, height) != (sample.width, sample.height):
-        sizes = f"{width}x{height}, infrared {sample.width}x{sample.height}"
-        raise RecordError("size mismatch", f"{image.name}: visible {sizes}")
-    return visible
-
-
 def annotated_images(
     source: Source, root: Path, images: dict[str, Path], annotations: dict[str, Path]
 ) -> Iterator[tuple[Path, Path] | Rejected]:
@@ -154,7 +158,8 @@ def annotated_images(
                 source.name, relative(image, root), stem, "missing annotation", f"no mask or text for {stem}"
             )
     for stem in sorted(annotations.keys() - images.keys()):
-        yield Rejected(source.name, relative(annotations[stem], root), stem, "missing image", f"no image {stem}")
+        file = annotations[stem]
+        yield Rejected(source.name, relative(file, root), file.stem, "missing image", f"no image {stem}")
 
 
 class Triple(NamedTuple):
@@ -208,7 +213,7 @@ def four_channel_sample(source: Source, root: Path, image: Path, mask: Path, spl
         RecordError: `not a four-channel image`, or a reason of `labelled_sample`.
     """
     sample = labelled_sample(source, root, image, mask, MFNET_CLASSES, split)
-    pixels = open_image(sample.infrared, image.name)
+    pixels = decoded(sample.infrared, image.name)
     if pixels.mode != "RGBA":
         raise RecordError("not a four-channel image", f"{image.name} has mode {pixels.mode}, expected RGBA")
     channels = np.asarray(pixels)
@@ -230,7 +235,7 @@ def read_lists(root: Path, source: Source) -> tuple[dict[str, str], list[Rejecte
     rejected = []
     for split in LISTS:
         file = root / f"{split}.txt"
-        names = read_text(file).splitlines() if file.is_file() else []
+        names = read_text(file).splitlines() if is_there(file) else []
         for name in filter(None, map(str.strip, names)):
             try:
                 stem = inside(Path(), name).stem
@@ -258,10 +263,10 @@ def read_mfnet(root: Path, source: Source) -> Found:
         split, copies = splits.get(image.stem, ""), int(image.stem + FLIP in images)
         build = partial(four_channel_sample, source, root, image, mask, split, copies)
         yield attempt(source, relative(image, root), image.stem, build)
-    for stem in sorted(images.keys() - originals.keys()):
-        if stem.removesuffix(FLIP) not in originals:
+    for stem, file in (*images.items(), *labels.items()):
+        if stem.endswith(FLIP) and stem.removesuffix(FLIP) not in originals:
             detail = "a mirrored copy without its original"
-            yield Rejected(source.name, relative(images[stem], root), stem, "augmented copy", detail)
+            yield Rejected(source.name, relative(file, root), stem, "augmented copy", detail)
     for stem in sorted(splits.keys() - images.keys()):
         if not stem.endswith(FLIP):
             detail = f"images/ has no image {stem}"
@@ -272,18 +277,18 @@ def thermal_sample(source: Source, root: Path, files: Triple, part: str) -> Samp
     """One PST900 scene: the 8-bit thermal image, its aligned visible mate, its labels.
 
     Raises:
-        RecordError: the reasons of `labelled_sample` and `check_mate`.
+        RecordError: the reasons of `labelled_sample` and `with_aligned_mate`.
     """
     sample = labelled_sample(source, root, files.image, files.mask, PST900_CLASSES)
-    paired = replace(sample, visible=check_mate(files.image, sample, files.mate))
-    return identified(with_facts(paired, visible_frame="aligned"), part)
+    return identified(with_aligned_mate(sample, files.mate), part)
 
 
-def parts_with(root: Path, folders: tuple[str, ...]) -> list[str]:
-    """The parts of a data set that have all these folders; file systems that fold case show each part once."""
+def parts_with(root: Path, folders: tuple[str, ...], enough: Callable[[Iterable[bool]], bool] = all) -> list[str]:
+    """The parts of a data set that have these folders, all of them or (`enough` is `any`) one at least; file systems
+    that fold case show each part once."""
     found: list[str] = []
     for part in PARTS:
-        if all((root / part / folder).is_dir() for folder in folders):
+        if enough((root / part / folder).is_dir() for folder in folders):
             known = [root / other for other in found]
             if not any((root / part).samefile(other) for other in known):
                 found.append(part)
@@ -302,10 +307,9 @@ def read_semantic_masks(root: Path, source: Source) -> Found:
     if all(any(list_images(root / folder)) for folder in ("images", "labels")):
         yield from read_mfnet(root, source)
         return
-    parts = [part for part in parts_with(root, PST900_FOLDERS) if any(list_images(root / part / "thermal"))]
-    if not parts:
+    if not any(any(list_images(root / part / "thermal")) for part in parts_with(root, PST900_FOLDERS)):
         raise source.missing(root, "no images/ with labels/, and no <part>/thermal/ with rgb/ and labels/")
-    for part in parts:
+    for part in parts_with(root, PST900_FOLDERS, any):
         for item in triples(source, root, root / part, PST900_FOLDERS):
             if isinstance(item, Rejected):
                 yield item
@@ -394,7 +398,7 @@ def read_target_part(root: Path, source: Source, part: str, images: str, annotat
     """The images of one part with their masks, or with their centroids where `annotations` is that folder."""
     folder = root / part / annotations
     if annotations == CENTROID_FOLDERS[1]:
-        build_sample, files, repeated = centroid_sample, {f.stem: f for f in sorted(folder.glob("*.txt"))}, []
+        build_sample, (files, repeated) = centroid_sample, by_stem(source, root, list_files(folder, {".txt"}))
     else:
         build_sample, (files, repeated) = target_sample, mask_stems(source, root, folder)
     found, repeated_images = by_stem(source, root, list_images(root / part / images))
@@ -420,14 +424,19 @@ def read_target_masks(root: Path, source: Source) -> Found:
     """
     if not root.is_dir():
         raise source.missing(root, "no such folder")
+    layouts = (*TARGET_FOLDERS, CENTROID_FOLDERS)
     found: dict[str, tuple[str, str]] = {}
-    for layout in (*TARGET_FOLDERS, CENTROID_FOLDERS):
+    for layout in layouts:
         for part in parts_with(root, layout):
             if any(list_images(root / part / layout[0])):
                 found.setdefault(part, layout)
     if not found:
-        layouts = ", ".join(f"{images}/ with {masks}/" for images, masks in (*TARGET_FOLDERS, CENTROID_FOLDERS))
-        raise source.missing(root, f"no images in any of {layouts}")
+        known = ", ".join(f"{images}/ with {masks}/" for images, masks in layouts)
+        raise source.missing(root, f"no images in any of {known}")
+    # a part that lacks one of its folders is read too, so that each of its files is rejected
+    for layout in layouts:
+        for part in parts_with(root, layout, any):
+            found.setdefault(part, layout)
     for part in PARTS:
         if part in found:
             yield from read_target_part(root, source, part, *found[part])
@@ -459,8 +468,7 @@ def salient_sample(source: Source, root: Path, files: Triple, part: str) -> Samp
     else:
         boxes = tuple(region.box(SALIENT) for region in kept)
         sample = annotated_sample(source, root, files.image, Annotation(boxes, stated_size=size_of(marked)))
-        sample = replace(sample, counted="", visible=check_mate(files.image, sample, files.mate))
-        facts["visible_frame"] = "aligned"
+        sample = with_aligned_mate(replace(sample, counted=""), files.mate)
     return identified(with_facts(sample, **facts), part)
 
 
@@ -474,10 +482,9 @@ def read_salient_masks(root: Path, source: Source) -> Found:
     """
     if not root.is_dir():
         raise source.missing(root, "no such folder")
-    parts = [part for part in parts_with(root, SALIENT_FOLDERS) if any(list_images(root / part / "T"))]
-    if not parts:
+    if not any(any(list_images(root / part / "T")) for part in parts_with(root, SALIENT_FOLDERS)):
         raise source.missing(root, "no image in T/ beside RGB/ and GT/")
-    for part in parts:
+    for part in parts_with(root, SALIENT_FOLDERS, any):
         for item in triples(source, root, root / part, SALIENT_FOLDERS):
             if isinstance(item, Rejected):
                 yield item

@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 from PIL import Image
 
-from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, open_image, png_bytes
+from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, png_bytes
 from irgpt_lib.irtd.sources.assembly import (
     Annotation,
     annotated_sample,
@@ -26,20 +23,25 @@ from irgpt_lib.irtd.sources.assembly import (
     counted_category,
     plain_category,
     relative,
+    with_aligned_mate,
     with_facts,
 )
 from irgpt_lib.irtd.sources.boxes import clip_box, make_box
 from irgpt_lib.irtd.sources.files import (
     MAX_RECORD_BYTES,
+    decoded,
+    files_in,
     first_folder,
     inside,
+    is_there,
+    list_files,
     list_images,
     read_bytes,
-    read_image,
     read_text,
 )
 from irgpt_lib.irtd.sources.lines import read_lines
 from irgpt_lib.irtd.sources.source import Found, Source
+from irgpt_lib.irtd.sources.voc import read_tree, stated_size
 
 # DroneVehicle: misspellings as found in its files. Its `*` is no class and rejects the image.
 DRONE_CLASSES = {
@@ -73,36 +75,6 @@ INFRARED, VISIBLE = "_ir", "_co"
 # How far an object's stated centre may lie from the mean of its corners, as a share of its hull's side and in pixels:
 # they are the same for a rectangle, nearly so for one drawn by hand.
 CENTRE_SHARE, CENTRE_SLACK_PX = 0.25, 2.0
-
-
-def read_tree(data: bytes, where: str) -> Element:
-    """The root of an XML file.
-
-    Raises:
-        RecordError: `unsafe XML` (a document type or an entity) or `malformed XML`.
-    """
-    try:
-        return fromstring(data, forbid_dtd=True)
-    except DefusedXmlException as error:
-        raise RecordError("unsafe XML", f"{where}: {error!r}") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise RecordError("malformed XML", f"{where}: {error}") from error
-
-
-def stated_size(tree: Element, where: str) -> tuple[int, int] | None:
-    """Width and height where `<size>` states both; writers that do not know them leave 0.
-
-    Raises:
-        RecordError: `malformed XML` where they are no integers.
-    """
-    width, height = tree.findtext("size/width"), tree.findtext("size/height")
-    if width is None or height is None:
-        return None
-    try:
-        size = int(width), int(height)
-    except ValueError as error:
-        raise RecordError("malformed XML", f"{where}: size {width!r} x {height!r}") from error
-    return size if all(size) else None
 
 
 def hull(category: str, xs: Sequence[object], ys: Sequence[object], where: str) -> Box:
@@ -168,11 +140,11 @@ def without_border(data: bytes, name: str, mode: str) -> bytes:
     """The image without the white border of DroneVehicle, as PNG of the given mode.
 
     Raises:
-        RecordError: the reasons of `open_image`.
+        RecordError: the reasons of `decoded`.
     """
     width, height = SHIPPED_SIZE
     inner = (BORDER_PX, BORDER_PX, width - BORDER_PX, height - BORDER_PX)
-    image: Image.Image = open_image(data, name).convert(mode).crop(inner)
+    image: Image.Image = decoded(data, name).convert(mode).crop(inner)
     return png_bytes(np.asarray(image))
 
 
@@ -182,18 +154,14 @@ def drone_sample(source: Source, root: Path, image: Path, mate: Path, file: Path
     Where the images still are 840 x 712 pixels, their border of 100 pixels is cut and the boxes move with it.
 
     Raises:
-        RecordError: `size mismatch` between file and image or between the two images, or a reason of the parts.
+        RecordError: a reason of `parse_vehicles`, `annotated_sample`, `with_aligned_mate` and `with_hulls`.
     """
     boxes, size = parse_vehicles(read_bytes(file, MAX_RECORD_BYTES), file.name)
-    visible, *visible_size = read_image(mate)
-    sample = annotated_sample(source, root, image, Annotation(stated_size=size), visible=visible)
-    if visible_size != [sample.width, sample.height]:
-        sizes = f"{visible_size[0]}x{visible_size[1]}, infrared {sample.width}x{sample.height}"
-        raise RecordError("size mismatch", f"{mate.name}: visible {sizes}")
-    facts = {"visible_frame": "aligned", "alignment": "registered by its authors"}
+    sample = with_aligned_mate(annotated_sample(source, root, image, Annotation(stated_size=size)), mate)
+    facts = {"alignment": "registered by its authors"}
     if (sample.width, sample.height) == SHIPPED_SIZE:
         infrared = without_border(sample.infrared, image.name, "L")
-        visible = without_border(visible, mate.name, "RGB")
+        visible = without_border(sample.visible, mate.name, "RGB")
         width, height = (side - 2 * BORDER_PX for side in SHIPPED_SIZE)
         sample = replace(sample, width=width, height=height, infrared=infrared, visible=visible)
         boxes = tuple(moved(box, -BORDER_PX) for box in boxes)
@@ -208,16 +176,18 @@ def moved(box: Box, by: float) -> Box:
 
 
 def drone_folder(root: Path, part: str) -> Path | None:
-    """The folder that holds `<part>imgr/`: `<root>/<part>/`, or the root itself."""
-    return next((folder for folder in (root / part, root) if (folder / f"{part}imgr").is_dir()), None)
+    """The folder that holds one of the folders that are read: `<root>/<part>/`, or the root itself."""
+    wanted = [f"{part}{ending}" for ending in ("imgr", "img", "labelr")]
+    held = (folder for folder in (root / part, root) if any((folder / name).is_dir() for name in wanted))
+    return next(held, None)
 
 
 def read_drone_vehicle(root: Path, source: Source, folder: Path, part: str) -> Found:
     """One split: `<part>imgr/`, `<part>img/` and `<part>labelr/`, the boxes drawn on the infrared images."""
     images, repeated = by_stem(source, root, list_images(folder / f"{part}imgr"))
     mates, repeated_mates = by_stem(source, root, list_images(folder / f"{part}img"))
-    files = {file.stem: file for file in sorted((folder / f"{part}labelr").glob("*.xml"))}
-    yield from (*repeated, *repeated_mates)
+    files, repeated_files = by_stem(source, root, list_files(folder / f"{part}labelr", {".xml"}))
+    yield from (*repeated, *repeated_mates, *repeated_files)
     have = {"image": images, "visible mate": mates, "annotation": files}
     for stem in sorted(images.keys() | mates.keys() | files.keys()):
         if lacking := [what for what, found in have.items() if stem not in found]:
@@ -304,7 +274,7 @@ def vedai_sample(
     it. `side` is the width and height in pixels that the annotations are for, `None` where their folder does not tell.
 
     Raises:
-        RecordError: `size mismatch`, or a reason of the files and of `vedai_box`.
+        RecordError: a reason of the files, of `vedai_box`, `annotated_sample`, `with_aligned_mate` and `with_hulls`.
     """
     boxes: tuple[Box, ...] = ()
     if isinstance(lines, Path):
@@ -312,14 +282,10 @@ def vedai_sample(
         boxes = tuple(vedai_box(image_line(number, text.split())) for number, text in own)
     elif lines is not None:
         boxes = tuple(vedai_box(table_line(number, text.split())) for number, text in lines)
-    visible, *visible_size = read_image(mate)
     annotation = None if lines is None else Annotation(stated_size=(side, side) if side else None)
-    sample = annotated_sample(source, root, image, annotation, visible=visible)
-    if visible_size != [sample.width, sample.height]:
-        sizes = f"{visible_size[0]}x{visible_size[1]}, infrared {sample.width}x{sample.height}"
-        raise RecordError("size mismatch", f"{mate.name}: visible {sizes}")
+    sample = annotated_sample(source, root, image, annotation)
     named = replace(sample, sample_id=f"{source.name}/{image.stem.removesuffix(INFRARED)}")
-    paired = with_facts(named, visible_frame="aligned")
+    paired = with_aligned_mate(named, mate)
     return paired if lines is None else with_hulls(paired, source, boxes)
 
 
@@ -355,9 +321,9 @@ def vedai_place(root: Path) -> VedaiPlace | None:
         annotations = first_folder(root, (f"Annotations{side}", "annotations", "metadata", ""))
         if images and annotations and any(image.stem.endswith(INFRARED) for image in list_images(images)):
             table = annotations / f"annotation{side}.txt"
-            if table.is_file():
+            if is_there(table):
                 return VedaiPlace(images, annotations, side, table)
-            if any(file.stem.isdecimal() for file in annotations.glob("*.txt")):
+            if own_files(annotations):
                 told = annotations.name.endswith(str(side))
                 return VedaiPlace(images, annotations, side if told else 0, None)
     return None
@@ -370,11 +336,16 @@ def read_vedai(root: Path, source: Source, place: VedaiPlace) -> Found:
     yield from repeated
     infrared = {stem.removesuffix(INFRARED): file for stem, file in found.items() if stem.endswith(INFRARED)}
     visible = {stem.removesuffix(VISIBLE): file for stem, file in found.items() if stem.endswith(VISIBLE)}
+    for stem, file in found.items():
+        if not stem.endswith((INFRARED, VISIBLE)):
+            detail = f"expected <number>{INFRARED} or <number>{VISIBLE}"
+            yield Rejected(source.name, relative(file, root), stem, "unknown name", detail)
     stated: dict[str, list[tuple[int, str]]] | dict[str, Path]
     if place.table:
         stated = table_rows(place.table)
     else:
-        stated = {file.stem: file for file in sorted(place.annotations.glob("*.txt")) if file.stem.isdecimal()}
+        stated, repeated = by_stem(source, root, own_files(place.annotations))
+        yield from repeated
     for name, image in infrared.items():
         if name not in visible:
             detail = f"no {name}{VISIBLE} beside it"
@@ -386,10 +357,15 @@ def read_vedai(root: Path, source: Source, place: VedaiPlace) -> Found:
         detail = f"no {name}{INFRARED} beside it"
         yield Rejected(source.name, relative(visible[name], root), visible[name].stem, "missing image", detail)
     for name in sorted(stated.keys() - infrared.keys()):
-        yield unmatched(source, root, place.table or place.annotations / f"{name}.txt", name)
+        yield without_image(source, root, place.table or place.annotations / f"{name}.txt", name)
 
 
-def unmatched(source: Source, root: Path, file: Path, name: str) -> Rejected:
+def own_files(folder: Path) -> list[Path]:
+    """The annotation files of single images; beside them lie lists of the authors' folds."""
+    return [file for file in files_in(folder, ".txt") if file.stem.isdecimal()]
+
+
+def without_image(source: Source, root: Path, file: Path, name: str) -> Rejected:
     """The rejection of annotations without their image, or of a name that is no path inside the folder."""
     try:
         inside(root, name)
@@ -409,8 +385,7 @@ def read_oriented(root: Path, source: Source) -> Found:
     if not root.is_dir():
         raise source.missing(root, "no such folder")
     splits = [(folder, part) for part in SPLITS if (folder := drone_folder(root, part))]
-    splits = [(folder, part) for folder, part in splits if any(list_images(folder / f"{part}imgr"))]
-    if splits:
+    if any(any(list_images(folder / f"{part}imgr")) for folder, part in splits):
         for folder, part in splits:
             yield from read_drone_vehicle(root, source, folder, part)
         return

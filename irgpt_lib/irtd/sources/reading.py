@@ -12,10 +12,10 @@ from irgpt_lib.irtd.sources.assembly import made
 from irgpt_lib.irtd.sources.elpv import package_root
 from irgpt_lib.irtd.sources.files import list_images
 from irgpt_lib.irtd.sources.registry import SOURCES
-from irgpt_lib.irtd.sources.source import UNKNOWN, Adapter, MalformedFile, MissingData, Reading, Source
+from irgpt_lib.irtd.sources.source import UNKNOWN, Adapter, MalformedFile, MissingData, Pending, Reading, Source
 
 RAW = Path("data/raw")
-PROBED = 3
+PROBED, LISTED = 3, 100
 
 
 class UnknownName(LookupError):
@@ -153,11 +153,16 @@ def read_source(name: str, root: Path | None = None, format: str = "") -> tuple[
 
 
 def first_records(source: Source, root: Path, format: str) -> tuple[list[Sample | Rejected], str]:
-    """The first three records, and why there is none where the folder cannot be read."""
+    """The first three records that can be opened, with those rejected before them, at most a hundred in all, and why
+    there is no sample among them where the folder cannot be read."""
     probed: list[Sample | Rejected] = []
+    opened = 0
     try:
-        for item in itertools.islice(read(format, root, source), PROBED):
-            probed.append(item)
+        for found in itertools.islice(adapters()[format](root, source), LISTED):
+            probed.append(made(found))
+            opened += isinstance(found, Pending)
+            if opened == PROBED:
+                break
     except (MissingData, MalformedFile, OSError) as error:
         return probed, str(error)
     if any(isinstance(item, Sample) for item in probed):
@@ -204,7 +209,7 @@ def check_folder(source: Source, root: Path, format: str = "") -> dict[str, Any]
 
     Returns:
         `source`, `format`, `root`, `present`, `complete` (`None` where unknown), `readable`, `images` (image files
-        below the root), `samples` and `rejected` (reason -> number) among the first three records, and `message`,
+        below the root), `samples` and `rejected` (reason -> number) among the `first_records`, and `message`,
         empty where all is well.
 
     Raises:

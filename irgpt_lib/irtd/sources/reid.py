@@ -25,9 +25,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, open_image, png_bytes
+from irgpt_lib.irtd.record import Box, RecordError, Rejected, Sample, png_bytes
 from irgpt_lib.irtd.sources.assembly import attempt, printable, relative, split_of
-from irgpt_lib.irtd.sources.files import colour_facts, inside, list_images, read_text, read_toned
+from irgpt_lib.irtd.sources.files import (
+    colour_facts,
+    decoded,
+    inside,
+    is_there,
+    list_images,
+    read_text,
+    read_toned,
+    short_path,
+)
 from irgpt_lib.irtd.sources.montage import (
     CELL_HEIGHT,
     CELL_WIDTH,
@@ -150,15 +159,20 @@ def layout_of(root: Path) -> Layout | None:
     return next((known for known in LAYOUTS if any((root / folder).is_dir() for folder in known.folders)), None)
 
 
-def list_shots(root: Path, layout: Layout) -> list[Shot]:
-    """All infrared images that lie in an identity's folder, sorted by folder and name; no image is opened."""
+def list_shots(root: Path, source: Source, layout: Layout) -> tuple[list[Shot], list[Rejected]]:
+    """All infrared images that lie in an identity's folder, sorted by folder and name, and those that lie in none,
+    rejected; no image is opened."""
     shots = []
+    rejected = []
     for folder in layout.folders:
         for file in list_images(root / folder):
-            if file.parent != root / folder:
+            if file.parent == root / folder:
+                detail = f"lies in no identity's folder below {folder}/"
+                rejected.append(Rejected(source.name, relative(file, root), file.stem, "misplaced image", detail))
+            else:
                 camera = layout.camera(file.relative_to(root))
                 shots.append(Shot(plain_identity(file.relative_to(root / folder).parts[0]), camera, file))
-    return shots
+    return shots, rejected
 
 
 def splits_by_list(root: Path, source: Source, layout: Layout, shots: list[Shot]) -> tuple[Splits, list[Rejected]]:
@@ -172,7 +186,7 @@ def splits_by_list(root: Path, source: Source, layout: Layout, shots: list[Shot]
     files = frozenset(relative(shot.file, root) for shot in shots)
     present = {shot.identity for shot in shots}
     for name, split in layout.lists.items():
-        if not (root / name).is_file():
+        if not is_there(root / name):
             rejected.append(Rejected(source.name, name, name, "missing list", f"no identities of {split}"))
             continue
         absent = set()
@@ -230,18 +244,19 @@ def read_cell(file: Path) -> tuple[Image.Image, dict[str, str]]:
     """One cell's image, gray unless its content lies in hue, and the facts of its reading.
 
     Raises:
-        RecordError: the reasons of `read_toned` and `open_image`; the detail names the file.
+        RecordError: the reasons of `read_toned` and `decoded`; the detail names the file.
     """
     read = read_toned(file)
-    facts = read.facts | colour_facts(read.data, str(file))
-    return open_image(read.data, str(file)).convert("RGB" if "colour_mapped" in facts else "L"), facts
+    facts = read.facts | colour_facts(read.data, short_path(file))
+    return decoded(read.data, short_path(file)).convert("RGB" if "colour_mapped" in facts else "L"), facts
 
 
 def montage_sample(
-    source: Source, root: Path, plan: Plan, group: str, split: str, numbered: bool, record: str
+    source: Source, root: Path, plan: Plan, group: str, split: str, numbered: bool, record: str, images: int
 ) -> Sample:
     """One montage. The facts `identities`, `cameras` and `cells` (the files) are JSON lists in the order of the cells;
     what was done to single cells (`tone`, `bit_depth`, `colour_mapped`, `page`) is a JSON object by cell number.
+    `identity_images` counts the query's identity's `images`, at most ten of which ask for a montage.
 
     Raises:
         RecordError: the reasons of `read_cell`, or `answer repeats query` where both are one image under two names.
@@ -255,6 +270,7 @@ def montage_sample(
         "identities": json.dumps([shot.identity for shot in plan.cells]),
         "cameras": json.dumps([shot.camera for shot in plan.cells]),
         "cells": json.dumps([relative(shot.file, root) for shot in plan.cells]),
+        "identity_images": str(images),
     }
     for fact in sorted({fact for _, found in read for fact in found}):
         facts[fact] = json.dumps({str(cell): found[fact] for cell, (_, found) in enumerate(read, 1) if fact in found})
@@ -292,13 +308,9 @@ def split_montages(root: Path, source: Source, split: str, shots: dict[str, list
         for plan in plan_block({identity: shots[identity] for identity in block}, name):
             file = relative(plan.cells[0].file, root)
             record = printable(Path(file).with_suffix("").as_posix().replace("/", "_"))
-            group = f"{source.name}/{name}"
-            yield attempt(
-                source,
-                file,
-                record,
-                partial(montage_sample, source, root, plan, group, split, numbered, record),
-            )
+            group, images = f"{source.name}/{name}", len(shots[plan.cells[0].identity])
+            build = partial(montage_sample, source, root, plan, group, split, numbered, record, images)
+            yield attempt(source, file, record, build)
 
 
 def read_reid(root: Path, source: Source, *, numbered: bool = True) -> Found:
@@ -316,13 +328,14 @@ def read_reid(root: Path, source: Source, *, numbered: bool = True) -> Found:
         raise source.missing(root, "no such folder")
     if (layout := layout_of(root)) is None:
         raise source.missing(root, "no cam3/ or cam6/, Thermal/, nir/, IR_8/ or IR/")
-    if not (shots := list_shots(root, layout)):
+    shots, misplaced = list_shots(root, source, layout)
+    if not shots:
         raise source.missing(root, f"no image in an identity's folder below {' or '.join(layout.folders)}")
     if layout.lists:
         splits, rejected = splits_by_list(root, source, layout, shots)
     else:
         splits, rejected = splits_by_folder(root, shots), []
     usable, left_out = usable_identities(root, source, shots, splits)
-    yield from (*rejected, *left_out)
+    yield from (*misplaced, *rejected, *left_out)
     for split in sorted(usable):
         yield from split_montages(root, source, split, usable[split], numbered)

@@ -7,7 +7,6 @@ read.
 """
 
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +21,20 @@ from irgpt_lib.irtd.sources.assembly import (
     attempt,
     by_stem,
     relative,
+    unmatched,
 )
 from irgpt_lib.irtd.sources.boxes import make_box
-from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES, MAX_RECORD_BYTES, read_bytes, read_image
+from irgpt_lib.irtd.sources.files import (
+    IMAGE_SUFFIXES,
+    MAX_RECORD_BYTES,
+    files_in,
+    is_there,
+    list_files,
+    list_images,
+    read_bytes,
+    read_image,
+    walk,
+)
 from irgpt_lib.irtd.sources.lines import numbers, read_lines
 from irgpt_lib.irtd.sources.naming import NAME_RULES
 from irgpt_lib.irtd.sources.source import Found, Source
@@ -233,14 +243,17 @@ def read_text_sequence(root: Path, source: Source, folder: Path, sequence: str, 
     boxes, visible_boxes = folder / layout.boxes, folder / layout.visible_boxes
     try:
         lines = read_lines(boxes)
-        visible_lines = read_lines(visible_boxes) if layout.visible and visible_boxes.is_file() else []
+        visible_lines = read_lines(visible_boxes) if layout.visible and is_there(visible_boxes) else []
     except RecordError as error:
         yield Rejected(source.name, relative(boxes, root), sequence, error.reason, error.detail)
         return
-    stems, repeated = by_stem(source, root, frames_in(folder / layout.infrared))
-    yield from repeated
+    stems, rejected = frames_in(source, root, folder / layout.infrared)
+    if not stems:
+        yield Rejected(source.name, relative(boxes, root), sequence, "missing image", f"{sequence} has no frame")
+    visible, rejected_visible = frames_in(source, root, folder / layout.visible) if layout.visible else ({}, [])
+    yield from (*rejected, *rejected_visible)
     frames = list(stems.values())
-    pairs = mates(frames, frames_in(folder / layout.visible) if layout.visible else [])
+    pairs = mates(frames, list(visible.values()))
     # A copy may hold the annotated frames only: what fits better tells, since either count may be off by a few.
     steps = (1, layout.annotated_every)
     every = min(steps, key=lambda step: abs(math.ceil(len(frames) / step) - len(lines)))
@@ -262,26 +275,52 @@ def read_text_sequence(root: Path, source: Source, folder: Path, sequence: str, 
             layout=layout,
         )
         yield attempt(source, relative(image, root), record, partial(tracked_sample, source, root, frame))
-    if (used := math.ceil(len(frames) / every)) < len(lines):
-        detail = f"{len(lines) - used} lines, from line {used + 1}, stand for no frame of {len(frames)}"
-        yield Rejected(source.name, relative(boxes, root), sequence, "line without frame", detail)
+    used = math.ceil(len(frames) / every)
+    for file, found in ((boxes, lines), (visible_boxes, visible_lines)):
+        if used < len(found):
+            detail = f"{len(found) - used} lines, from line {used + 1}, stand for no frame of {len(frames)}"
+            yield Rejected(source.name, relative(file, root), sequence, "line without frame", detail)
+    paired = {mate.stem for mate in pairs if mate}
+    lacking = f"{relative(folder / layout.infrared, root)} has no frame for"
+    yield from unmatched(source, root, visible.values(), paired, "missing infrared image", lacking, sequence)
+    if layout.infrared:
+        yield from beside_frames(root, source, folder, sequence, (layout.infrared, layout.visible))
+
+
+def beside_frames(root: Path, source: Source, folder: Path, sequence: str, known: Sequence[str]) -> Iterator[Rejected]:
+    """Images that lie in a sequence's folder and in none of its `known` ones: each image of the folder itself, and each
+    other folder with images as one."""
+    _, folders, names = next(walk(folder))
+    for name in names:
+        if has_images([name]):
+            place = relative(folder / name, root)
+            detail = f"lies beside {known[0]}/ and not in it"
+            yield Rejected(source.name, place, f"{sequence}/{Path(name).stem}", "misplaced image", detail)
+    for other in folders:
+        if other not in known and (count := sum(1 for _ in list_images(folder / other))):
+            place = relative(folder / other, root)
+            detail = f"{count} images in a folder that is neither of {', '.join(filter(None, known))}"
+            yield Rejected(source.name, place, sequence, "misplaced image", detail)
 
 
 def read_xml_sequence(root: Path, source: Source, images: Path, sequence: str, xml: Path) -> Found:
     """Frames 0, k, 2k ... of one sequence with an XML file a frame; XML files of absent frames are rejected."""
-    stems, repeated = by_stem(source, root, frames_in(images))
-    yield from repeated
+    stems, rejected = frames_in(source, root, images)
+    yield from rejected
     frames = list(stems.values())
+    in_sequence = images.parent == xml.parent
+    # of mirrored trees, each folder is another sequence
+    files, repeated = by_stem(source, root, list_files(xml, {".xml"}) if in_sequence else files_in(xml, ".xml"))
+    yield from repeated
     for number in range(0, len(frames), source.keep_every):
         image = frames[number]
-        file = xml / f"{image.stem}.xml"
-        frame = Frame(sequence, number, len(frames), image, xml=file if file.is_file() else None)
+        frame = Frame(sequence, number, len(frames), image, xml=files.get(image.stem))
         record = f"{sequence}/{image.stem}"
         yield attempt(source, relative(image, root), record, partial(tracked_sample, source, root, frame))
-    for file in sorted(xml.glob("*.xml")):
-        if file.stem not in stems:
-            detail = f"{relative(images, root)} has no frame {file.stem}"
-            yield Rejected(source.name, relative(file, root), f"{sequence}/{file.stem}", "missing image", detail)
+    lacking = f"{relative(images, root)} has no frame"
+    yield from unmatched(source, root, files.values(), stems, "missing image", lacking, sequence)
+    if in_sequence:
+        yield from beside_frames(root, source, images.parent, sequence, (images.name, xml.name))
 
 
 def mirrored(root: Path, folder: Path, tree: str, other: str) -> Path | None:
@@ -294,37 +333,52 @@ def mirrored(root: Path, folder: Path, tree: str, other: str) -> Path | None:
 
 
 def sequence_in(root: Path, source: Source, folder: Path, folders: Sequence[str], names: Sequence[str]) -> Found | None:
-    """The records of the sequence that the folder is, of which these are the subfolders and files; `None` where it is
-    none."""
+    """The records of the sequence that the folder is, of which these are the subfolders and files, or why it cannot be
+    used; `None` where it is none."""
     sequence = relative(folder, root) if folder != root else root.absolute().name
     for layout in LAYOUTS:
         if layout.boxes in names and (not layout.infrared or layout.infrared in folders):
             return read_text_sequence(root, source, folder, sequence, layout)
     if {"img", "anno"} <= set(folders):
         return read_xml_sequence(root, source, folder / "img", sequence, folder / "anno")
-    images = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
     xml = mirrored(root, folder, IMAGE_TREE, XML_TREE)
-    if images and xml and xml.is_dir():
+    if xml and xml.is_dir() and has_images(names):
         return read_xml_sequence(root, source, folder, sequence, xml)
-    with_frames = (layout for layout in LAYOUTS if layout.infrared in folders)
-    unboxed = next((layout for layout in with_frames if frames_in(folder / layout.infrared)), None)
-    if unboxed or (images and xml):
-        wanted = unboxed.boxes if unboxed else relative(xml or folder, root)
-        return iter([Rejected(source.name, sequence, sequence, "missing annotation", f"no {wanted}")])
-    absent = mirrored(root, folder, XML_TREE, IMAGE_TREE)
-    if absent and not absent.is_dir() and any(name.endswith(".xml") for name in names):
-        detail = f"no frames in {relative(absent, root)}"
-        return iter([Rejected(source.name, sequence, sequence, "missing image", detail)])
+    for layout in LAYOUTS:
+        if layout.boxes in names:
+            detail = f"{layout.boxes} without {layout.infrared}/"
+            return iter([Rejected(source.name, sequence, sequence, "missing image", detail)])
+        if layout.infrared in folders and any(list_images(folder / layout.infrared)):
+            detail = f"{layout.infrared}/ without {layout.boxes}"
+            return iter([Rejected(source.name, sequence, sequence, "missing annotation", detail)])
     return None
 
 
+def has_images(names: Sequence[str]) -> bool:
+    """Whether one of the names is an image's."""
+    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+
+
+def left_over(root: Path, source: Source, folder: Path, names: Sequence[str]) -> list[Rejected]:
+    """What a folder holds of a sequence that it is not: frames without boxes, or XML files without frames."""
+    place, rejected = relative(folder, root), []
+    if has_images(names):
+        rejected.append(Rejected(source.name, place, place, "missing annotation", "frames of no known layout"))
+    frames = mirrored(root, folder, XML_TREE, IMAGE_TREE)
+    if any(name.lower().endswith(".xml") for name in names) and not (frames and any(list_images(frames))):
+        where = relative(frames, root) if frames else "img/ beside it"
+        rejected.append(Rejected(source.name, place, place, "missing image", f"no frames in {where}"))
+    return rejected
+
+
 def sequences(root: Path, source: Source) -> Iterator[Found]:
-    """Every sequence below the root, sorted by path; what lies below one is its own."""
-    for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if found := sequence_in(root, source, Path(parent), folders, names):
+    """Every sequence below the root, sorted by path, and what is none; what lies below a sequence is its own."""
+    for folder, folders, names in walk(root):
+        if found := sequence_in(root, source, folder, folders, names):
             folders[:] = []
             yield found
+        elif rejected := left_over(root, source, folder, names):
+            yield iter(rejected)
 
 
 def read_tracking(root: Path, source: Source) -> Found:

@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from irgpt_lib.irtd.record import Box, RecordError
+from irgpt_lib.irtd.record import Box, RecordError, Rejected
+from irgpt_lib.irtd.sources.assembly import by_stem, relative
 from irgpt_lib.irtd.sources.boxes import clip_box
 from irgpt_lib.irtd.sources.files import list_images
+from irgpt_lib.irtd.sources.source import Source
 
 # Whoever follows an object out of the picture draws its whole extent. A box of which less than half lies inside shows
 # too little, or was drawn on pictures of another size.
@@ -18,9 +20,16 @@ def frame_order(file: Path) -> tuple[str | int, ...]:
     return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.stem))
 
 
-def frames_in(folder: Path) -> list[Path]:
-    """The images of the folder itself, in the order of their numbers."""
-    return sorted((image for image in list_images(folder) if image.parent == folder), key=frame_order)
+def frames_in(source: Source, root: Path, folder: Path) -> tuple[dict[str, Path], list[Rejected]]:
+    """The images of the folder itself by stem, in the order of their numbers; rejected are those of a stem that came
+    before, and those that lie deeper, whose place in the sequence nobody knows."""
+    images = list(list_images(folder))
+    frames, rejected = by_stem(source, root, sorted((i for i in images if i.parent == folder), key=frame_order))
+    for image in images:
+        if image.parent != folder:
+            detail = f"lies below {relative(folder, root)}/ and not in it"
+            rejected.append(Rejected(source.name, relative(image, root), image.stem, "misplaced image", detail))
+    return frames, rejected
 
 
 def frame_number(file: Path) -> tuple[int, ...]:

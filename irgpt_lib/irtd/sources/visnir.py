@@ -17,15 +17,27 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from irgpt_lib.irtd.captions import SPOKEN
-from irgpt_lib.irtd.record import RecordError, Sample, open_image, png_bytes
+from irgpt_lib.irtd.record import RecordError, Rejected, Sample, png_bytes
 from irgpt_lib.irtd.sources.assembly import attempt, relative
-from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES, list_images, read_bytes, read_image, read_toned
+from irgpt_lib.irtd.sources.files import (
+    colour_facts,
+    decoded,
+    is_there,
+    list_files,
+    list_images,
+    read_bytes,
+    read_image,
+    read_toned,
+)
 from irgpt_lib.irtd.sources.source import Found, Source
 
 MAX_MATRIX_BYTES = 4096
+# No shift in pixels is larger; products of larger numbers overflow.
+MAX_ENTRY = 1e6
 # Pixels nearer to the warped image's border mix with what lies beyond it.
 BORDER_PX = 2
 GRID_PX = 8
+INFRARED, VISIBLE = "_nir", "_rgb"
 MIN_SIDE_PX = 64
 
 
@@ -49,12 +61,13 @@ def read_matrix(file: Path) -> Float[np.ndarray, "2 3"]:
         matrix = np.load(io.BytesIO(data), allow_pickle=False)
     # numpy parses the header as Python text, and lets the tokenizer complain.
     except (ValueError, EOFError, OSError, MemoryError, SyntaxError, tokenize.TokenError) as error:
-        raise RecordError("bad transform", f"{file.name}: {error}") from error
+        # numpy's own words may name an address in memory
+        raise RecordError("bad transform", f"{file.name}: no .npy file of numbers") from error
     if not isinstance(matrix, np.ndarray) or matrix.shape != (2, 3) or matrix.dtype.kind not in "fiu":
         raise RecordError("bad transform", f"{file.name}: expected a 2x3 array of numbers")
     matrix = matrix.astype(np.float64)
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-3:
-        raise RecordError("bad transform", f"{file.name}: not finite or not invertible")
+    if not (np.abs(matrix) < MAX_ENTRY).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-3:
+        raise RecordError("bad transform", f"{file.name}: not finite, over {MAX_ENTRY:g} or not invertible")
     return matrix
 
 
@@ -108,48 +121,35 @@ def undo_warp(
     return np.asarray(aligned), covered(matrix, *image.size)
 
 
-def mate_of(image: Path) -> Path:
-    """The colour image beside a near-infrared one.
-
-    Raises:
-        RecordError: `missing visible mate`.
-    """
-    stem = image.stem.removesuffix("_nir")
-    for suffix in sorted(IMAGE_SUFFIXES):
-        if (mate := image.with_name(f"{stem}_rgb{suffix}")).is_file():
-            return mate
-    raise RecordError("missing visible mate", f"no {stem}_rgb image beside {image.name}")
-
-
-def scene_sample(source: Source, root: Path, image: Path) -> Sample:
+def scene_sample(source: Source, root: Path, image: Path, mate: Path) -> Sample:
     """One aligned pair. The fact `alignment` says whether it came so or a warp was undone; `cut` is the
     rectangle `left,top,width,height` of the original pair that is kept.
 
     Raises:
-        RecordError: `size mismatch`, `no overlap`, `missing visible mate`, or a reason of the files.
+        RecordError: `size mismatch`, `no overlap`, `missing transform`, or a reason of the files.
     """
     read = read_toned(image)
     infrared, width, height = read.data, read.width, read.height
-    mate = mate_of(image)
     visible, *size = read_image(mate)
     if size != [width, height]:
         raise RecordError("size mismatch", f"{mate.name} is {size[0]}x{size[1]}, {image.name} {width}x{height}")
-    facts = read.facts | {"alignment": "as shipped", "visible_frame": "aligned"}
+    colour = colour_facts(infrared, relative(image, root))
+    facts = read.facts | colour | {"alignment": "as shipped", "visible_frame": "aligned"}
     side_file = image.with_suffix(".npy")
-    if side_file.is_file():
+    if is_there(side_file):
         matrix = read_matrix(side_file)
-        pixels, real = undo_warp(open_image(infrared, image.name), matrix)
+        pixels, real = undo_warp(decoded(infrared, image.name), matrix)
         left, top, width, height = largest_rectangle(real)
         if min(width, height) < MIN_SIDE_PX:
             raise RecordError("no overlap", f"{width}x{height} pixels are left after the warp is undone")
         rows, columns = slice(top, top + height), slice(left, left + width)
         infrared = png_bytes(pixels[rows, columns])
-        visible = png_bytes(np.asarray(open_image(visible, mate.name).convert("RGB"))[rows, columns])
+        visible = png_bytes(np.asarray(decoded(visible, mate.name).convert("RGB"))[rows, columns])
         facts |= {"alignment": "warp undone", "cut": f"{left},{top},{width},{height}"}
-    elif side_file.with_suffix(".txt").is_file():
+    elif is_there(side_file.with_suffix(".txt")):
         raise RecordError("missing transform", f"{image.stem}.txt tells of a warp, but {side_file.name} is absent")
     scene = image.parent.name.lower()
-    stem = f"{scene}_{image.stem.removesuffix('_nir')}"
+    stem = f"{scene}_{image.stem.removesuffix(INFRARED)}"
     return Sample(
         sample_id=f"{source.name}/{stem}",
         source=source.name,
@@ -159,6 +159,7 @@ def scene_sample(source: Source, root: Path, image: Path) -> Sample:
         height=height,
         infrared=infrared,
         visible=visible,
+        authentic=source.authentic,
         group=f"{source.name}/{stem}",
         scene=SPOKEN.get(scene, scene),
         origin=relative(image, root),
@@ -166,18 +167,52 @@ def scene_sample(source: Source, root: Path, image: Path) -> Sample:
     )
 
 
+def pairs_of(root: Path, source: Source) -> tuple[dict[Path, Path], dict[Path, Path], list[Rejected]]:
+    """Near-infrared and colour images by their path without `_nir`, `_rgb` and suffix, and images that are neither or
+    whose name is taken, rejected."""
+    infrared: dict[Path, Path] = {}
+    visible: dict[Path, Path] = {}
+    rejected = []
+    for image in list_images(root):
+        file = relative(image, root)
+        for ending, images in ((INFRARED, infrared), (VISIBLE, visible)):
+            if image.stem.endswith(ending) and image.parent != root:
+                first = images.setdefault(image.with_name(image.stem.removesuffix(ending)), image)
+                if first != image:
+                    detail = f"{relative(first, root)} has the same name"
+                    rejected.append(Rejected(source.name, file, image.stem, "duplicate id", detail))
+                break
+        else:
+            detail = f"expected <scene>/<number>{INFRARED} or <scene>/<number>{VISIBLE}"
+            rejected.append(Rejected(source.name, file, image.stem, "unknown name", detail))
+    return infrared, visible, rejected
+
+
 def read_visnir(root: Path, source: Source) -> Found:
-    """One sample a pair; a near-infrared image without its colour mate is rejected.
+    """One sample a pair; an image without its mate is rejected, and so are a second image of a name, one of another
+    name, one in no scene folder and a matrix without its image.
 
     Raises:
         MissingData: no folder, or no `<scene>/<number>_nir` image.
     """
     if not root.is_dir():
         raise source.missing(root, "no such folder")
-    found = False
-    for image in list_images(root):
-        if image.stem.endswith("_nir") and image.parent != root:
-            found = True
-            yield attempt(source, relative(image, root), image.stem, partial(scene_sample, source, root, image))
-    if not found:
+    infrared, visible, rejected = pairs_of(root, source)
+    if not infrared:
         raise source.missing(root, "no <scene>/<number>_nir image")
+    for key, image in infrared.items():
+        if key in visible:
+            build = partial(scene_sample, source, root, image, visible[key])
+            yield attempt(source, relative(image, root), image.stem, build)
+        else:
+            detail = f"no {key.name}{VISIBLE} image beside it"
+            yield Rejected(source.name, relative(image, root), image.stem, "missing visible mate", detail)
+    yield from rejected
+    for key in sorted(visible.keys() - infrared.keys()):
+        mate, detail = visible[key], f"no {key.name}{INFRARED} image beside it"
+        yield Rejected(source.name, relative(mate, root), mate.stem, "missing infrared image", detail)
+    described = {image.with_suffix(".npy") for image in infrared.values()}
+    for file in list_files(root, {".npy"}):
+        if file not in described:
+            detail = f"no image {file.stem} beside it"
+            yield Rejected(source.name, relative(file, root), file.stem, "missing image", detail)

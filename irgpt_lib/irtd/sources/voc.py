@@ -19,18 +19,19 @@ from irgpt_lib.irtd.sources.assembly import (
     tally,
 )
 from irgpt_lib.irtd.sources.boxes import make_box
-from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, first_folder, inside, list_images, read_bytes
+from irgpt_lib.irtd.sources.files import MAX_RECORD_BYTES, first_folder, inside, list_files, list_images, read_bytes
 from irgpt_lib.irtd.sources.source import Found, Source
 
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "voc", "normal_xml/Annotations")
 IMAGE_FOLDERS = ("infrared", "JPEGImages", "images", "normal_xml/JPEGImages")
 
 
-def parse_voc(data: bytes, where: str) -> tuple[str, Annotation]:
-    """The file name that the XML states (empty where it states none) and its annotation.
+def read_tree(data: bytes, where: str) -> Element:
+    """The root of an XML file.
 
     Raises:
-        RecordError: `unsafe XML` (a document type or an entity), `malformed XML`, or a reason of a box.
+        RecordError: `unsafe XML` (a document type or an entity), or `malformed XML`, which another root without objects
+            is too: that a file of another kind states none is no truth.
     """
     try:
         tree = fromstring(data, forbid_dtd=True)
@@ -38,6 +39,34 @@ def parse_voc(data: bytes, where: str) -> tuple[str, Annotation]:
         raise RecordError("unsafe XML", f"{where}: {error!r}") from error
     except (ParseError, ValueError, LookupError) as error:
         raise RecordError("malformed XML", f"{where}: {error}") from error
+    if tree.tag != "annotation" and tree.find(".//object") is None:
+        raise RecordError("malformed XML", f"{where}: the root is <{tree.tag:.60}>, expected <annotation>")
+    return tree
+
+
+def stated_size(tree: Element, where: str) -> tuple[int, int] | None:
+    """Width and height where `<size>` states both; writers that do not know them leave 0.
+
+    Raises:
+        RecordError: `malformed XML` where they are no integers.
+    """
+    width, height = tree.findtext("size/width"), tree.findtext("size/height")
+    if width is None or height is None:
+        return None
+    try:
+        size = int(width), int(height)
+    except ValueError as error:
+        raise RecordError("malformed XML", f"{where}: size {width!r:.40} x {height!r:.40}") from error
+    return size if all(size) else None
+
+
+def parse_voc(data: bytes, where: str) -> tuple[str, Annotation]:
+    """The file name that the XML states (empty where it states none) and its annotation.
+
+    Raises:
+        RecordError: `unknown class`, or a reason of `read_tree`, `stated_size` and `make_box`.
+    """
+    tree = read_tree(data, where)
     boxes: list[Box] = []
     left_out: list[str] = []
     for number, entry in enumerate(tree.iter("object")):
@@ -49,19 +78,7 @@ def parse_voc(data: bytes, where: str) -> tuple[str, Annotation]:
         texts = tuple(entry.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax"))
         boxes.append(make_box(category, texts, place))
     name = (tree.findtext("filename") or "").strip()
-    return name, Annotation(tuple(boxes), tally(left_out), _stated_size(tree, where))
-
-
-def _stated_size(tree: Element, where: str) -> tuple[int, int] | None:
-    """Width and height where the file states both; writers that do not know them leave 0."""
-    width, height = tree.findtext("size/width"), tree.findtext("size/height")
-    if width is None or height is None:
-        return None
-    try:
-        size = int(width), int(height)
-    except ValueError as error:
-        raise RecordError("malformed XML", f"{where}: size {width!r} x {height!r}") from error
-    return size if all(size) else None
+    return name, Annotation(tuple(boxes), tally(left_out), stated_size(tree, where))
 
 
 def stated_stem(root: Path, file: Path) -> str:
@@ -100,7 +117,7 @@ def read_voc(root: Path, source: Source) -> Found:
     """
     if not root.is_dir():
         raise source.missing(root, "no such folder")
-    found = (sorted((root / name).rglob("*.xml")) for name in ANNOTATION_FOLDERS)
+    found = (list(list_files(root / name, {".xml"})) for name in ANNOTATION_FOLDERS)
     files = next(filter(None, found), [])
     if not files:
         raise source.missing(root, f"no XML file in any of {', '.join(ANNOTATION_FOLDERS)}")

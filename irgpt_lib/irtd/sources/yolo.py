@@ -20,27 +20,27 @@ from irgpt_lib.irtd.sources.assembly import (
     counted_category,
     plain_category,
     relative,
-    with_facts,
+    with_aligned_mate,
 )
 from irgpt_lib.irtd.sources.boxes import fit_box, make_box
-from irgpt_lib.irtd.sources.files import list_images, read_image, read_text
+from irgpt_lib.irtd.sources.files import is_there, list_files, list_images, read_text
 from irgpt_lib.irtd.sources.lines import numbers, read_lines
 from irgpt_lib.irtd.sources.source import Found, MalformedFile, Source
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt")
 IMAGE_FOLDERS = frozenset({"images", "infrared", "ir"})
-VISIBLE_FOLDERS = ("visible", "vis", "Vis")
+VISIBLE_FOLDERS = frozenset({"visible", "vis"})
 LABELS = "labels"
 LABEL_FIELDS = 5
 
 
 class Place(NamedTuple):
-    """Where an image stands: `key` is its path without the images folder and the suffix, `label` the file with its
-    boxes, `mate` its visible image; neither need exist."""
+    """Where an image stands: `key` is its path without the images folder and the suffix, which an infrared image and
+    its visible mate share, `label` the file with its boxes, which need not exist."""
 
     key: str
     label: Path
-    mate: Path | None
+    visible: bool
 
 
 def class_names(root: Path, source: Source) -> dict[str, str]:
@@ -50,12 +50,13 @@ def class_names(root: Path, source: Source) -> dict[str, str]:
         MissingData: none exists.
         MalformedFile: it names no class.
     """
-    file = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    file = next((root / name for name in CLASS_FILES if is_there(root / name)), None)
     if file is None:
         raise source.missing(root, f"no class names in any of {', '.join(CLASS_FILES)}")
     text = read_text(file)
     names = dict(enumerate(text.split("\n"))) if file.suffix == ".txt" else yaml_names(text, file)
-    named = {number: name for number, name in names.items() if name is not None and str(name).strip()}
+    # blank lines are none, and the numbers go on; `str` of anything else could come to gigabytes (aliases of YAML)
+    named = {n: name for n, name in names.items() if name is not None and (not isinstance(name, str) or name.strip())}
     try:
         plain = {str(number): plain_category(name) for number, name in named.items()}
     except RecordError as error:
@@ -108,18 +109,17 @@ def label_box(line: str, names: dict[str, str], width: int, height: int, where: 
 
 
 def place_of(root: Path, image: Path) -> Place | None:
-    """Where the image stands; `None` for one in no folder of infrared images."""
+    """Where the image stands; `None` for one in no folder of images."""
     parts = image.relative_to(root).parts
-    folders = [part.lower() for part in parts[:-1]]
-    at = next((number for number, folder in enumerate(folders) if folder in IMAGE_FOLDERS), None)
-    if at is None or any(folder in VISIBLE_FOLDERS for folder in folders):
+    of_images = [part.lower() in IMAGE_FOLDERS | VISIBLE_FOLDERS for part in parts[:-1]]
+    if not any(of_images):
         return None
-    before, after = parts[:at], parts[at + 1 :]
-    mates = (root.joinpath(*before, name, *after) for name in VISIBLE_FOLDERS)
+    at = of_images.index(True)
+    kept = [part for part, known in zip(parts, [*of_images, False], strict=True) if not known]
     return Place(
-        key=Path(*before, *after).with_suffix("").as_posix(),
-        label=root.joinpath(*before, LABELS, *after).with_suffix(".txt"),
-        mate=next((mate for mate in mates if mate.is_file()), None),
+        key=Path(*kept).with_suffix("").as_posix(),
+        label=root.joinpath(*parts[:at], LABELS, *parts[at + 1 :]).with_suffix(".txt"),
+        visible=any(part.lower() in VISIBLE_FOLDERS for part in parts[:-1]),
     )
 
 
@@ -134,32 +134,53 @@ def yolo_boxes(lines: Sequence[str], names: dict[str, str], width: int, height: 
     )
 
 
-def yolo_sample(source: Source, root: Path, image: Path, place: Place, names: dict[str, str]) -> Sample:
+def yolo_sample(
+    source: Source, root: Path, image: Path, place: Place, mate: Path | None, names: dict[str, str]
+) -> Sample:
     """One image with its boxes; without a label file it is not annotated, with an empty one it shows no object.
 
     Raises:
-        RecordError: the reasons of `read_lines`, `label_box` and `annotated_sample`, or `size mismatch` between the
-            image and its visible mate.
+        RecordError: the reasons of `read_lines`, `label_box`, `annotated_sample` and `with_aligned_mate`.
     """
-    labelled = place.label.is_file()
+    labelled = is_there(place.label)
     sample = annotated_sample(source, root, image, Annotation() if labelled else None)
     sample = replace(sample, sample_id=f"{source.name}/{place.key}")
-    if place.mate:
-        visible, width, height = read_image(place.mate)
-        if (width, height) != (sample.width, sample.height):
-            raise RecordError("size mismatch", f"visible {width}x{height}, infrared {sample.width}x{sample.height}")
-        sample = with_facts(replace(sample, visible=visible), visible_frame="aligned")
+    if mate:
+        sample = with_aligned_mate(sample, mate)
     if not labelled:
         return sample
     boxes = yolo_boxes(read_lines(place.label), names, sample.width, sample.height)
     return replace(sample, boxes=boxes, counted=counted_category(source, Annotation(boxes)))
 
 
+def placed_images(
+    root: Path, source: Source
+) -> tuple[dict[str, tuple[Path, Place]], dict[str, tuple[Path, Place]], list[Rejected]]:
+    """Infrared and visible images by key, each with its place, and those rejected: a second image of a key, an image in
+    no folder of images."""
+    infrared: dict[str, tuple[Path, Place]] = {}
+    visible: dict[str, tuple[Path, Place]] = {}
+    rejected = []
+    for image in list_images(root):
+        file = relative(image, root)
+        if (place := place_of(root, image)) is None:
+            detail = f"lies in no folder {', '.join(sorted(IMAGE_FOLDERS | VISIBLE_FOLDERS))}"
+            rejected.append(Rejected(source.name, file, image.stem, "misplaced image", detail))
+            continue
+        images = visible if place.visible else infrared
+        if place.key in images:
+            detail = f"{relative(images[place.key][0], root)} has the same label file"
+            rejected.append(Rejected(source.name, file, place.key, "duplicate id", detail))
+        else:
+            images[place.key] = image, place
+    return infrared, visible, rejected
+
+
 def read_yolo(root: Path, source: Source) -> Found:
     """One sample an image below a folder `images` (or `infrared`, `ir`), whose labels lie in `labels` in its place.
 
     A sample is named by its path, since `train` and `val` may repeat a name. An image of the same path below `visible`
-    or `vis` is its visible mate. Outlines and oriented boxes are rejected.
+    or `vis` is its visible mate. Outlines and oriented boxes are rejected, and so are images in other folders.
 
     Raises:
         MissingData: no folder, no class names or no image.
@@ -168,21 +189,19 @@ def read_yolo(root: Path, source: Source) -> Found:
     if not root.is_dir():
         raise source.missing(root, "no such folder")
     names = class_names(root, source)
-    seen: dict[str, Path] = {}
-    labels = set()
-    for image in list_images(root):
-        if (place := place_of(root, image)) is None:
-            continue
-        if place.key in seen:
-            detail = f"{relative(seen[place.key], root)} has the same label file"
-            yield Rejected(source.name, relative(image, root), place.key, "duplicate id", detail)
-            continue
-        seen[place.key] = image
-        labels.add(place.label)
-        build = partial(yolo_sample, source, root, image, place, names)
-        yield attempt(source, relative(image, root), place.key, build)
-    if not seen:
+    infrared, visible, rejected = placed_images(root, source)
+    if not infrared:
         raise source.missing(root, f"no image below a folder {', '.join(sorted(IMAGE_FOLDERS))}")
-    for file in sorted(root.rglob("*.txt")):
+    labels = set()
+    for key, (image, place) in infrared.items():
+        labels.add(place.label)
+        mate = visible[key][0] if key in visible else None
+        build = partial(yolo_sample, source, root, image, place, mate, names)
+        yield attempt(source, relative(image, root), key, build)
+    yield from rejected
+    for key in sorted(visible.keys() - infrared.keys()):
+        file, detail = visible[key][0], "no infrared image has this path"
+        yield Rejected(source.name, relative(file, root), key, "missing infrared image", detail)
+    for file in list_files(root, {".txt"}):
         if LABELS in file.relative_to(root).parts[:-1] and file not in labels and file.name != "classes.txt":
             yield Rejected(source.name, relative(file, root), file.stem, "missing image", "no image has this path")
