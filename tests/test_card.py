@@ -106,6 +106,7 @@ def test_the_card_tells_what_is_simulated_swapped_unread_and_whose_terms_bind(da
         "A person has read 1 of 3 captions",
         SOURCES["hit_uav"].terms,
         SOURCES["hit_uav"].home,
+        *SOURCES["hit_uav"].doubts,
         "empty image",
     ):
         assert told in text, told

@@ -136,6 +136,12 @@ def source_rows(account: Mapping[str, Any], sources: Mapping[str, Source]) -> li
     return rows
 
 
+def doubts(account: Mapping[str, Any], sources: Mapping[str, Source]) -> list[str]:
+    """What the registry holds doubtful of the sources in the dataset, under a heading; nothing where there is none."""
+    told = [f"- {name}: {doubt}" for name in account["sources"] if name in sources for doubt in sources[name].doubts]
+    return ["## Doubts about the sources", "\n".join(told)] if told else []
+
+
 def limits(account: Mapping[str, Any]) -> list[str]:
     """What a user must not overlook, each in a sentence, from the counts."""
     told = []
@@ -191,9 +197,10 @@ def card(folder: Path, account: Mapping[str, Any], sources: Mapping[str, Source]
         "over labels; `simulated` from the facts of a simulated scene.",
         "## Questions",
         markdown(questions) if questions else "None.",
-        "Answers are in the grammar of the release; coordinates in the column `frame`.",
+        "Answers are in the grammar of the release; the column `frame` says in which frame their coordinates are.",
         "## Sources and terms",
         markdown(source_rows(account, sources)),
+        *doubts(account, sources),
         "## Columns of `samples`",
         markdown(columns),
         "## Left out",

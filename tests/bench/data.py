@@ -113,9 +113,7 @@ def built_shards(scratch: Path, frames: int, repeats: int) -> Row:
             hashed.to_parquet(f"{cache}/frames.parquet")
 
     mine, others = interleaved(ours, theirs, repeats)
-    note = (
-        f"{rate(frames, mine):.0f} images per CPU-second; the peer reads no boxes and writes no captions"
-    )
+    note = f"{rate(frames, mine):.0f} images per CPU-second; the peer reads no boxes and writes no captions"
     return Row("raw folder to shards", frames, "JPEG, 640 x 512", "datasets: map and to_parquet", mine, others, note)
 
 
