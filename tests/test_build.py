@@ -79,19 +79,8 @@ def truncate_a_shard(raw: Path, out: Path) -> None:
     file.write_bytes(file.read_bytes()[:-50])
 
 
-def change_a_frame(raw: Path, out: Path) -> None:
-    put(raw / "infrared" / "FLIR_00012.png", frame(1012) + b"\0")
-
-
-def test_changed_labels_build_everything_again(raw, tmp_path):
-    build(job(raw, tmp_path / "out"))
-    put(raw / "boxes.csv", HEAD + "FLIR_00000.jpeg,3,1,11,2,22\n")
-    assert build(job(raw, tmp_path / "out")).resumed == 0
-    assert next(read_shards(shard_files(tmp_path / "out"))).boxes[0].category == "car"
-
-
-@pytest.mark.parametrize("damage", [delete_a_shard, truncate_a_shard, change_a_frame])
-def test_only_the_block_that_changed_is_built_again(raw, tmp_path, damage: Callable[[Path, Path], None]):
+@pytest.mark.parametrize("damage", [delete_a_shard, truncate_a_shard])
+def test_only_the_shard_that_is_damaged_is_built_again(raw, tmp_path, damage: Callable[[Path, Path], None]):
     build(job(raw, tmp_path / "out"))
     damage(raw, tmp_path / "out")
     assert build(job(raw, tmp_path / "out")).resumed == 4

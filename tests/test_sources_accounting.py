@@ -556,6 +556,14 @@ def test_flir_crops_say_what_they_lack(tmp_path):
 # What lies where no record reaches
 
 
+def test_an_image_is_known_by_its_content_and_none_is_passed_over_for_its_suffix(tmp_path):
+    for name, data in (("a.webp", gray()), ("b.gif", b"GIF89a" + bytes(40)), ("c.JFIF", gray())):
+        put(tmp_path / "street" / name, data)
+    samples, rejected = outcome("scenes", tmp_path)
+    assert [sample.origin for sample in samples] == ["street/a.webp", "street/c.JFIF"]
+    assert [(item.file, item.reason) for item in rejected] == [("street/b.gif", "unreadable image")]
+
+
 def test_elpv_a_cell_that_no_line_names_is_kept_and_says_so(tmp_path):
     elpv(tmp_path)
     put(tmp_path / "labels.csv", "images/a.png 0.5 mono\n")
@@ -588,13 +596,15 @@ def test_yolo_images_in_other_folders_are_rejected_and_any_spelling_of_visible_p
     assert [(item.file, item.reason) for item in rejected] == [("rgb/a.png", "misplaced image")]
 
 
-def test_yolo_class_names_of_exponential_size_are_refused_at_once(tmp_path):
+def test_yolo_class_names_that_spell_a_huge_list_are_refused_in_few_words(tmp_path):
     text = "a: &a [x, x, x, x, x, x, x, x, x]\n"
-    for number, name in enumerate("bcdefghij"):
-        text += f"{name}: &{name} [{', '.join(['*' + 'abcdefghi'[number]] * 9)}]\n"
-    put(tmp_path / "data.yaml", f"{text}names: [*j]\n")
-    with pytest.raises(MalformedFile, match="is no class name"):
+    for above, name in zip("abcde", "bcdef", strict=True):
+        text += f"{name}: &{name} [{', '.join([f'*{above}'] * 9)}]\n"
+    put(tmp_path / "data.yaml", f"{text}names: [*f]\n")
+    with pytest.raises(MalformedFile, match="is no class name") as error:
         class_names(tmp_path, a_source())
+    # 9 to the power of 6 entries, in full some three million characters
+    assert len(str(error.value)) < 1000
 
 
 def test_kaist_what_belongs_to_no_frame_or_video_is_rejected(tmp_path):
@@ -606,6 +616,14 @@ def test_kaist_what_belongs_to_no_frame_or_video_is_rejected(tmp_path):
         ("images/set00/V000/lwir/deeper/c.jpg", "misplaced image"),
         ("annotations/set00/V009", "missing image"),
     ]
+
+
+@pytest.mark.parametrize("file", ["infrared.txt", "visible.txt"])
+def test_tracking_a_broken_file_of_boxes_is_the_one_that_is_named(file, tmp_path):
+    tracking(tmp_path)
+    put(tmp_path / "dog" / file, b"1,1,5,5\n\xff")
+    samples, rejected = outcome("tracking", tmp_path)
+    assert (samples, [(item.file, item.reason) for item in rejected]) == ([], [(f"dog/{file}", "not UTF-8 text")])
 
 
 def test_tracking_folders_that_are_no_whole_sequence_are_rejected(tmp_path):

@@ -31,7 +31,7 @@ from irgpt_lib.irtd.principles import authenticity_faults
 from irgpt_lib.irtd.record import REJECTED_SCHEMA, RecordError, Rejected, Sample
 from irgpt_lib.irtd.shards import write_shard
 from irgpt_lib.irtd.sources.assembly import made
-from irgpt_lib.irtd.sources.files import IMAGE_SUFFIXES
+from irgpt_lib.irtd.sources.files import walk
 from irgpt_lib.irtd.sources.formats import FORMATS
 from irgpt_lib.irtd.sources.source import MissingData, Pending, Source
 from irgpt_lib.irtd.sources.storing import rejected_file, replacing
@@ -82,16 +82,14 @@ def shard_file(job: Job, number: int) -> Path:
 
 
 def recipe(job: Job) -> str:
-    """What every shard's content depends on beside its own images: the registry's entry, the format, this library, and
-    all raw files that are no images, by size and time of change."""
+    """What every shard depends on: the registry's entry, the format, this library, and all raw files by path, size and
+    time of change. A label may lie anywhere, so that one changed file builds the source again."""
     digest = hashlib.sha256(repr((asdict(job.source), job.format, job.shard_records)).encode())
     for module in sorted(LIBRARY.rglob("*.py")):
         digest.update(module.read_bytes())
-    for parent, folders, names in os.walk(job.root):
-        folders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-                digest.update(f"{state_of(Path(parent, name))}\n".encode())
+    for parent, _, names in walk(job.root):
+        for name in names:
+            digest.update(f"{state_of(parent / name)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -104,11 +102,11 @@ def state_of(file: Path) -> str:
         return f"{file}|absent"
 
 
-def listing_digest(job: Job, made_by: str, block: list[Pending | Rejected]) -> str:
-    """Fingerprint of one block: its records by file, name, size and time of change, and how they are read."""
+def listing_digest(made_by: str, block: list[Pending | Rejected]) -> str:
+    """Fingerprint of one block: which records it lists, and how they are read."""
     digest = hashlib.sha256(made_by.encode())
     for found in block:
-        digest.update(f"{found.record}|{state_of(job.root / found.file)}\n".encode())
+        digest.update(f"{found.file}|{found.record}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -172,7 +170,7 @@ def build_part(job: Job, part: int, parts: int, step: Callable[[int], None]) -> 
     for number, block in enumerate(blocks(job)):
         if number % parts != part:
             continue
-        file, digest = shard_file(job, number), listing_digest(job, made_by, block)
+        file, digest = shard_file(job, number), listing_digest(made_by, block)
         if is_complete(file, digest):
             resumed += 1
             step(len(block))

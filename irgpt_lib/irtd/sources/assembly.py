@@ -1,6 +1,5 @@
 """From a file and its annotation to a checked sample, or to quarantine."""
 
-import reprlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,8 @@ from irgpt_lib.irtd.sources.naming import NAME_RULES
 from irgpt_lib.irtd.sources.source import Pending, Source
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
+# M3FD writes the class of each single person in the plural
+CLASSES_MEANT = {"people": "person"}
 NOT_OBJECTS = frozenset({"dontcare", "ignore", "ignored"})
 
 
@@ -71,10 +72,11 @@ def plain_category(name: object) -> str:
         RecordError: `unknown class` where it is no text or empty.
     """
     if not isinstance(name, str) or not name.strip() or printable(name) != name:
-        # not `repr`: a few lines of YAML can spell a list of a thousand million entries
-        raise RecordError("unknown class", f"{reprlib.repr(name)} is no class name")
+        # a few lines of YAML can spell a list of a thousand million entries, too long to be shown
+        shown = f"{name!r:.60}" if isinstance(name, str | int | None) else f"a {type(name).__name__}"
+        raise RecordError("unknown class", f"{shown} is no class name")
     plain = name.strip().lower()
-    return SPOKEN.get(plain, plain)
+    return CLASSES_MEANT.get(plain) or SPOKEN.get(plain, plain)
 
 
 def relative(file: Path, root: Path) -> str:

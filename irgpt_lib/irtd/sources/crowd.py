@@ -29,6 +29,7 @@ from irgpt_lib.irtd.sources.voc import read_tree, stated_size
 PERSON = "person"
 PARTS = ("train", "Train", "val", "Val", "test", "Test", "")
 IMAGE_NAME = re.compile(r"(.+)_(T|Grey|RGB)")
+TRUTH = "_GT"
 ENDING = re.compile(r"_(T|Grey|RGB|GT)$")
 DRONE_ENDING = re.compile(r"R$")
 DRONE_FOLDERS = ("Infrared", "RGB", "GT_")
@@ -152,20 +153,15 @@ def by_number(
 
 def read_rgbt_cc_part(root: Path, source: Source, part: str) -> Found:
     """RGBT-CC: the three files of a number lie side by side."""
-    thermal: list[Path] = []
-    visible: list[Path] = []
-    annotations: list[Path] = []
-    images, files = rgbt_cc_files(root / part)
-    for file in (*images, *files):
-        match = IMAGE_NAME.fullmatch(file.stem)
-        if file in files and file.stem.endswith("_GT"):
-            annotations.append(file)
-        elif file in images and match:
-            (visible if match[2] == "RGB" else thermal).append(file)
-        else:
-            detail = "expected <number>_T, <number>_Grey or <number>_RGB, or <number>_GT.json"
-            yield Rejected(source.name, relative(file, root), file.stem, "unknown name", detail)
-    numbered = [by_number(source, root, found, ENDING) for found in (thermal, visible, annotations)]
+    images, annotations = rgbt_cc_files(root / part)
+    endings = {image: match[2] for image in images if (match := IMAGE_NAME.fullmatch(image.stem))}
+    truths = [file for file in annotations if file.stem.endswith(TRUTH)]
+    for file in sorted({*images, *annotations} - endings.keys() - set(truths)):
+        detail = f"expected <number>_T, <number>_Grey or <number>_RGB, or <number>{TRUTH}.json"
+        yield Rejected(source.name, relative(file, root), file.stem, "unknown name", detail)
+    thermal = [image for image, ending in endings.items() if ending != "RGB"]
+    visible = [image for image, ending in endings.items() if ending == "RGB"]
+    numbered = [by_number(source, root, found, ENDING) for found in (thermal, visible, truths)]
     for _, repeated in numbered:
         yield from repeated
     yield from listed(source, root, part, *(found for found, _ in numbered))
@@ -212,4 +208,4 @@ def read_crowd(root: Path, source: Source) -> Found:
 def is_rgbt_cc(folder: Path) -> bool:
     """Whether one of the folder's own files is named as those of RGBT-CC are."""
     images, files = rgbt_cc_files(folder)
-    return any(IMAGE_NAME.fullmatch(image.stem) for image in images) or any(f.stem.endswith("_GT") for f in files)
+    return any(IMAGE_NAME.fullmatch(image.stem) for image in images) or any(file.stem.endswith(TRUTH) for file in files)

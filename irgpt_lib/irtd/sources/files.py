@@ -19,7 +19,11 @@ from irgpt_lib.irtd.record import MAX_PIXELS, RecordError, open_image, png_bytes
 from irgpt_lib.irtd.sources.source import MalformedFile
 from irgpt_lib.irtd.sources.tone import DEFAULT, Tone, Toned, looks_colour_mapped, to_8bit
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+# The content tells what an image is; names of formats that are not read stand here so that such a file is rejected
+# and not passed over.
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"} | {".gif", ".webp", ".jp2", ".pgm", ".ppm"}
+)
 # Only these decoders may see the bytes: some of Pillow's others start external programs.
 CONTAINERS = ("PNG", "JPEG", "BMP", "TIFF")
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})

@@ -241,11 +241,14 @@ def read_text_sequence(root: Path, source: Source, folder: Path, sequence: str, 
     """Frames 0, k, 2k ... of one sequence, k being `source.keep_every`; frames after the last line, and lines after
     the last frame, are rejected and no other."""
     boxes, visible_boxes = folder / layout.boxes, folder / layout.visible_boxes
+    file = boxes
     try:
-        lines = read_lines(boxes)
-        visible_lines = read_lines(visible_boxes) if layout.visible and is_there(visible_boxes) else []
+        lines, visible_lines = read_lines(boxes), []
+        if layout.visible and is_there(visible_boxes):
+            file = visible_boxes
+            visible_lines = read_lines(visible_boxes)
     except RecordError as error:
-        yield Rejected(source.name, relative(boxes, root), sequence, error.reason, error.detail)
+        yield Rejected(source.name, relative(file, root), sequence, error.reason, error.detail)
         return
     stems, rejected = frames_in(source, root, folder / layout.infrared)
     if not stems:
