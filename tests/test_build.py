@@ -70,6 +70,15 @@ def test_a_second_build_reads_no_image_again(raw, tmp_path, monkeypatch):
     assert build(job(raw, tmp_path / "out")).resumed == 5
 
 
+@pytest.mark.parametrize("changed", ["infrared/FLIR_00012.png", "boxes.csv"])
+def test_any_changed_file_builds_its_source_again(raw, tmp_path, changed):
+    build(job(raw, tmp_path / "out"))
+    put(raw / changed, frame(1012) if changed.endswith(".png") else HEAD + "FLIR_00000.jpeg,3,1,11,2,22\n")
+    assert build(job(raw, tmp_path / "out")).resumed == 0
+    build(job(raw, tmp_path / "fresh"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
 def delete_a_shard(raw: Path, out: Path) -> None:
     (out / "shard-000002.parquet").unlink()
 
