@@ -63,6 +63,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 lint: $(READY)  ## check style, in the library, the tests and the notebooks, and that notebooks hold no output
 	@ruff check .
+	@ruff format --check --quiet .
 	@$(if $(NOTEBOOKS),$(STRIP) --verify $(NOTEBOOKS))
 	@$(if $(WORKED_EXAMPLES),$(STRIP_WORKED) --verify $(WORKED_EXAMPLES))
 
