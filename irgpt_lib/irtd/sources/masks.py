@@ -295,6 +295,22 @@ def parts_with(root: Path, folders: tuple[str, ...], enough: Callable[[Iterable[
     return found
 
 
+def in_parts(
+    source: Source,
+    root: Path,
+    folders: tuple[str, str, str],
+    sample_of: Callable[[Source, Path, Triple, str], Sample],
+) -> Found:
+    """The records of every part that has one of the three folders; `sample_of` makes one, told its part."""
+    for part in parts_with(root, folders, any):
+        for item in triples(source, root, root / part, folders):
+            if isinstance(item, Rejected):
+                yield item
+                continue
+            build = partial(sample_of, source, root, item, part)
+            yield attempt(source, relative(item.image, root), item.image.stem, build)
+
+
 def read_semantic_masks(root: Path, source: Source) -> Found:
     """One sample an image of MFNet (`images/`, `labels/`) or PST900 (`<part>/thermal/`, `rgb/`, `labels/`).
 
@@ -309,13 +325,7 @@ def read_semantic_masks(root: Path, source: Source) -> Found:
         return
     if not any(any(list_images(root / part / "thermal")) for part in parts_with(root, PST900_FOLDERS)):
         raise source.missing(root, "no images/ with labels/, and no <part>/thermal/ with rgb/ and labels/")
-    for part in parts_with(root, PST900_FOLDERS, any):
-        for item in triples(source, root, root / part, PST900_FOLDERS):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            build = partial(thermal_sample, source, root, item, part)
-            yield attempt(source, relative(item.image, root), item.image.stem, build)
+    yield from in_parts(source, root, PST900_FOLDERS, thermal_sample)
 
 
 # Small targets
@@ -484,10 +494,4 @@ def read_salient_masks(root: Path, source: Source) -> Found:
         raise source.missing(root, "no such folder")
     if not any(any(list_images(root / part / "T")) for part in parts_with(root, SALIENT_FOLDERS)):
         raise source.missing(root, "no image in T/ beside RGB/ and GT/")
-    for part in parts_with(root, SALIENT_FOLDERS, any):
-        for item in triples(source, root, root / part, SALIENT_FOLDERS):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            build = partial(salient_sample, source, root, item, part)
-            yield attempt(source, relative(item.image, root), item.image.stem, build)
+    yield from in_parts(source, root, SALIENT_FOLDERS, salient_sample)
