@@ -4,14 +4,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch.nn.functional import cross_entropy, normalize
 
-from irgpt_lib.curriculum.alignment import clip_losses, loss_change, negative_bank
+from irgpt_lib.curriculum.alignment import clip_losses, codes, loss_change, negative_bank
 
 LN2 = math.log(2)
 
 
-def score(image, text, *, bank=None, caption_id=None, group_id=None, logit_scale=LN2, chunk=1024):
+def score(image, text, *, bank=None, caption_id=None, group_id=None, logit_scale=LN2, memory_mb=64):
     n = len(image)
     return clip_losses(
         image,
@@ -20,7 +21,7 @@ def score(image, text, *, bank=None, caption_id=None, group_id=None, logit_scale
         bank=torch.arange(n) if bank is None else torch.tensor(bank),
         caption_id=torch.arange(n) if caption_id is None else torch.tensor(caption_id),
         group_id=torch.full((n,), -1) if group_id is None else torch.tensor(group_id),
-        chunk=chunk,
+        memory_mb=memory_mb,
     )
 
 
@@ -55,14 +56,14 @@ def test_only_the_bank_supplies_negatives():
     torch.testing.assert_close(losses, torch.tensor([math.log(3 / 2)] * 2 + [LN2] * 2))
 
 
-@given(st.integers(2, 12), st.integers(1, 8), st.integers(0, 1000), st.integers(1, 13))
+@given(st.integers(2, 12), st.integers(1, 8), st.integers(0, 1000), st.sampled_from([1e-4, 4e-4, 64.0]))
 @settings(max_examples=30, deadline=None, database=None)
-def test_with_the_whole_set_as_bank_it_is_clips_symmetric_cross_entropy(n, d, seed, chunk):
+def test_with_the_whole_set_as_bank_it_is_clips_symmetric_cross_entropy(n, d, seed, memory_mb):
     image, text = torch.randn(2, n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     logits = 10 * normalize(image, dim=1) @ normalize(text, dim=1).T
     index = torch.arange(n)
     expected = (cross_entropy(logits, index, reduction="none") + cross_entropy(logits.T, index, reduction="none")) / 2
-    torch.testing.assert_close(score(image, text, logit_scale=10, chunk=chunk), expected)
+    torch.testing.assert_close(score(image, text, logit_scale=10, memory_mb=memory_mb), expected)
 
 
 def test_a_nearly_perfect_pair_keeps_a_positive_loss():
@@ -96,6 +97,24 @@ def test_a_bank_outside_the_samples_is_refused(bank):
         )
 
 
+def test_blocks_change_a_masked_loss_only_by_rounding():
+    generator = torch.Generator().manual_seed(0)
+    image, text = torch.randn(2, 23, 5, dtype=torch.float64, generator=generator)
+    ids = {
+        "caption_id": [i % 9 for i in range(23)],
+        "group_id": [i // 4 for i in range(23)],
+        "bank": list(range(0, 23, 2)),
+    }
+    whole = score(image, text, logit_scale=20, **ids)
+    for side in (1, 2, 5):  # float64 numbers of four buffers
+        torch.testing.assert_close(score(image, text, logit_scale=20, memory_mb=side**2 * 32 / 2**20, **ids), whole)
+
+
+def test_a_block_needs_memory():
+    with pytest.raises(ValueError, match="memory_mb must be positive"):
+        score(torch.eye(2), torch.eye(2), memory_mb=0)
+
+
 @pytest.mark.parametrize("logit_scale", [0, -1.0, math.inf])
 def test_logit_scale_must_be_positive(logit_scale):
     with pytest.raises(ValueError, match="logit_scale must be positive"):
@@ -124,6 +143,23 @@ def test_change_is_relative_to_the_loss_before():
 def test_a_loss_of_zero_is_lifted_to_the_floor_and_counted():
     alpha, clamped = loss_change(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 1.0]), floor=0.25)
     assert alpha.tolist() == [1.0, 0.0] and clamped == 1
+
+
+def test_a_perfect_pair_that_stays_perfect_has_not_changed():
+    alpha, lifted = loss_change(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0]))
+    assert alpha.tolist() == [0.0, -1.0] and lifted == 1
+
+
+def test_losses_of_other_samples_are_refused():
+    with pytest.raises((ValueError, TypeCheckError), match="2 losses before warm-up, but 1 after|Type-check"):
+        loss_change(torch.ones(2), torch.ones(1))
+
+
+def test_equal_texts_share_a_code_and_an_empty_one_has_none():
+    assert codes(["b", "a", "", "b"]).tolist() == [1, 0, -1, 1]
+    assert codes(["", ""]).tolist() == [-1, -1]
+    assert codes(["a", "a"]).tolist() == [0, 0]
+    assert codes([]).tolist() == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])

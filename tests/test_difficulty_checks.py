@@ -65,10 +65,115 @@ def test_without_swapped_captions_or_without_one_band_nothing_is_claimed():
     assert found.isna().all().all()
 
 
-def test_equal_texts_share_a_code_and_an_empty_one_has_none():
-    assert checks.codes(pd.Series(["b", "a", "", "b"])).tolist() == [2, 1, -1, 2]
-    assert checks.codes(pd.Series(["", ""])).tolist() == [-1, -1]
-    assert checks.codes(pd.Series(["a", "a"])).tolist() == [0, 0]
+def clustered(count=60, groups=20, seed=0):
+    """Noisy scores of a known truth; samples of one group share their fate."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(groups, size=count)
+    wrong = group % 3 == 0
+    return pd.DataFrame(
+        {
+            "sample_id": [f"s{i}" for i in range(count)],
+            "group": [f"g{i}" for i in group],
+            "kind": np.where(group % 2 == 0, "scene", "montage"),
+            "swapped": wrong,
+            "good": wrong + 0.8 * rng.standard_normal(count),
+            "blind": rng.integers(4, size=count).astype(float),
+        }
+    )
+
+
+def area(table, name):
+    return checks.area_under_roc(table["swapped"].to_numpy(), table[name].to_numpy())
+
+
+def intervals(table, names=("good", "blind"), **options):
+    return checks.auc_intervals(table, list(names), positive="swapped", seed=0, **options).set_index("score")
+
+
+def test_an_interval_holds_the_area_that_scikit_learn_finds():
+    table = clustered()
+    found = intervals(table, draws=300)
+    for name in ("good", "blind"):
+        assert found.loc[name, "auc"] == pytest.approx(area(table, name))
+        assert found.loc[name, "low"] < found.loc[name, "auc"] < found.loc[name, "high"]
+    assert found.loc["good", "low"] > 0.5 and found.loc["blind", "low"] < 0.5 < found.loc["blind", "high"]
+    assert found["groups"].unique().tolist() == [table["group"].nunique()]
+
+
+def test_a_resampled_area_is_that_of_the_repeated_rows():
+    table = clustered(30)
+    weights = np.random.default_rng(1).integers(0, 3, size=(1, 30))
+    repeated = table.loc[np.repeat(np.arange(30), weights[0])]
+    values = table[["good", "blind"]].to_numpy()
+    found = checks._stratified_auc(table["swapped"].to_numpy(), values, np.zeros(30, dtype=np.int64), weights)[0]
+    expected = [
+        checks.area_under_roc(repeated["swapped"].to_numpy(), repeated[c].to_numpy()) for c in ("good", "blind")
+    ]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_intervals_within_a_kind_agree_with_the_separation_of_old():
+    table = clustered()
+    parts = [part for _, part in table.groupby("kind")]
+    expected = np.average([area(part, "good") for part in parts], weights=[len(part) for part in parts])
+    assert intervals(table, within="kind", draws=10).loc["good", "auc"] == pytest.approx(expected)
+
+
+def test_samples_of_one_group_tell_no_more_than_one():
+    table = clustered(20, groups=20)
+    often = pd.concat([table] * 10, ignore_index=True).assign(sample_id=[f"s{i}" for i in range(200)])
+    once, copies = (intervals(one, ["good"], draws=400).loc["good"] for one in (table, often))
+    assert copies["high"] - copies["low"] == pytest.approx(once["high"] - once["low"], rel=0.01)
+    alone = intervals(often.assign(group=""), ["good"], draws=400).loc["good"]
+    assert alone["groups"] == 200 and alone["high"] - alone["low"] < 0.5 * (once["high"] - once["low"])
+
+
+def test_nothing_to_find_has_no_area_and_one_group_no_interval():
+    assert intervals(clustered().assign(swapped=False), draws=10)[["auc", "low", "high"]].isna().all(axis=None)
+    one = intervals(clustered().assign(group="g"), draws=10)
+    assert one["auc"].notna().all() and one[["low", "high"]].isna().all(axis=None)
+
+
+def test_a_score_that_is_no_number_is_refused_by_sample():
+    broken = clustered()
+    broken.loc[3, "good"] = np.inf
+    with pytest.raises(ValueError, match="good of sample 's3' is not finite"):
+        intervals(broken)
+    with pytest.raises(ValueError, match=r"lacks the columns \['good'\]"):
+        intervals(clustered().drop(columns="good"))
+
+
+def test_a_score_correlates_with_the_loss_that_it_foretells():
+    table = clustered().assign(base_loss=lambda t: np.exp(t["good"]))
+    found = checks.correlations(table, ["good", "blind"], against="base_loss", seed=0, draws=100).set_index("score")
+    assert found.loc["good", ["rho", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
+    assert found.loc["blind", "low"] < 0 < found.loc["blind", "high"]
+    assert list(found) == ["rho", "low", "high", "samples", "groups"]
+
+
+def test_within_a_kind_a_shift_between_kinds_does_not_count():
+    table = clustered().assign(base_loss=lambda t: -t["good"] + 100 * (t["kind"] == "scene"))
+    found = checks.correlations(table, ["good"], against="base_loss", within="kind", seed=0, draws=10)
+    assert found["rho"].tolist() == pytest.approx([-1])
+
+
+def test_rankings_agree_with_themselves_and_not_with_their_reverse():
+    rank = np.arange(40)
+    table = pd.DataFrame({"seed 0": rank, "again": 2 * rank + 1, "reverse": -rank})
+    found = checks.agreement(table, pd.Series([f"g{i // 2}" for i in rank]), seed=0, draws=20)
+    assert found[["a", "b"]].values.tolist() == [["seed 0", "again"], ["seed 0", "reverse"], ["again", "reverse"]]
+    np.testing.assert_allclose(found[["tau", "low", "high"]].to_numpy(), [[1] * 3, [-1] * 3, [-1] * 3])
+    assert (found["groups"] == 20).all()
+
+
+def test_tau_is_one_minus_twice_the_share_of_discordant_pairs():
+    table = pd.DataFrame({"a": [0, 1, 2, 3], "b": [1, 0, 2, 3]})  # one of six pairs is discordant
+    assert checks.agreement(table, pd.Series(list("abcd")), seed=0, draws=5)["tau"].item() == pytest.approx(2 / 3)
+
+
+def test_groups_of_other_samples_are_refused():
+    with pytest.raises(ValueError, match="2 ranked samples but 1 groups"):
+        checks.agreement(pd.DataFrame({"a": [0, 1], "b": [1, 0]}), pd.Series(["g"]), seed=0)
 
 
 def test_projected_points_keep_the_two_widest_directions():

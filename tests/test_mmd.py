@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from irgpt_lib.curriculum.mmd import kernel_sums, median_bandwidth, projected_distance
+from irgpt_lib.curriculum.mmd import (
+    kernel_sums,
+    median_bandwidth,
+    projected_distance,
+    rank_agreement,
+    summarise_bands,
+)
 
 # k(x, y) = 2 ** -(x - y)², so that every kernel value can be read off.
 POWERS_OF_TWO = 1 / math.sqrt(2 * math.log(2))
@@ -130,8 +136,68 @@ def test_memory_budget_does_not_change_the_scores(shape, memory_mb):
 
 def test_identical_domains_have_no_direction():
     infrared, _ = two_domains(50, 50, 4, seed=0, dtype=torch.float32)
-    with pytest.raises(ValueError, match="same set, so no direction"):
-        projected_distance(infrared, infrared.flip(0), bandwidth=1.0)
+    for precision in ("exact", "fast"):
+        with pytest.raises(ValueError, match="same set, so no direction"):
+            projected_distance(infrared, infrared.flip(0), bandwidth=1.0, precision=precision)
+
+
+def test_one_infrared_sample_has_the_mmd_for_its_distance():
+    lesson = projected_distance(column(1.0), column(-1.0, 0.0, 2.0), bandwidth=1.0)
+    assert lesson.distance.tolist() == [lesson.mmd]
+    assert lesson.projection.tolist() == [0]
+
+
+def test_a_single_visible_sample_is_a_domain():
+    lesson = projected_distance(column(3.0, 1.0, 2.0), column(0.0), bandwidth=2.0)
+    assert lesson.among_visible == pytest.approx(1)
+    assert lesson.distance.argsort().tolist() == [1, 2, 0]
+
+
+def test_a_summary_of_each_band_says_how_far_it_lies():
+    near, far = two_domains(30, 40, 3, seed=1)
+    _, visible = two_domains(2, 50, 3, seed=2)
+    infrared = torch.cat([near - 3, far])
+    lesson = projected_distance(infrared, visible, bandwidth=2.0)
+    bands = ["tir"] * 30 + ["nir"] * 40
+    nir, tir = summarise_bands(infrared, lesson, bands, visible_samples=50)
+    assert (nir.band, nir.samples, tir.band, tir.samples) == ("nir", 40, "tir", 30)
+    alone = projected_distance(infrared[:30], visible, bandwidth=2.0)
+    assert tir.mmd_squared == pytest.approx(alone.mmd_squared)
+    assert nir.mmd_squared < tir.mmd_squared
+    distances = lesson.distance[:30]
+    assert tir.mean == pytest.approx(distances.mean().item())
+    assert [tir.quartile_1, tir.median, tir.quartile_3] == pytest.approx(
+        distances.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+    )
+
+
+def test_a_bands_unbiased_mmd_leaves_out_each_sample_with_itself():
+    infrared, visible = column(0.0, 1.0), column(3.0, 4.0, 5.0)
+    lesson = projected_distance(infrared, visible, bandwidth=POWERS_OF_TWO)
+    (only,) = summarise_bands(infrared, lesson, ["tir", "tir"], visible_samples=3)
+    across = 2 * lesson.to_visible.mean().item()
+    assert only.mmd_squared_unbiased == pytest.approx(1 / 2 + (2 * (1 / 2 + 1 / 2 + 1 / 16)) / 6 - across)
+    lone = summarise_bands(infrared, lesson, ["nir", "tir"], visible_samples=3)[0]
+    assert math.isnan(lone.mmd_squared_unbiased) and lone.samples == 1
+
+
+def test_summaries_and_agreement_refuse_another_number_of_samples():
+    infrared, visible = two_domains(5, 5, 2, seed=0)
+    lesson = projected_distance(infrared, visible, bandwidth=1.0)
+    with pytest.raises(ValueError, match="one of each a sample"):
+        summarise_bands(infrared, lesson, ["nir"] * 4, visible_samples=5)
+    with pytest.raises(ValueError, match="one score a sample"):
+        rank_agreement(infrared[:4], visible, lesson, seed=0)
+    with pytest.raises(ValueError, match="2 of them"):
+        rank_agreement(infrared, visible, lesson, seed=0, sample=1)
+
+
+def test_an_exact_lesson_agrees_with_itself():
+    infrared, visible = two_domains(50, 20, 2, seed=0)
+    agreement = rank_agreement(
+        infrared, visible, projected_distance(infrared, visible, bandwidth=1.0), seed=0, sample=30
+    )
+    assert (agreement.spearman, agreement.kendall, agreement.samples) == (pytest.approx(1), pytest.approx(1), 30)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from irgpt_lib.curriculum.ranking import combine, ranks, tiers
+from irgpt_lib.curriculum.ranking import combine, rank_by_lessons, ranks, tiers
 
 property_test = settings(max_examples=60, deadline=None, database=None)
 METHODS = ["borda", "lambda", "z_sum", "max", "lexicographic"]
@@ -143,3 +143,39 @@ def test_more_tiers_than_samples_are_refused(m):
 def test_a_rank_that_repeats_is_refused():
     with pytest.raises(ValueError, match=r"rank must hold each of 0\.\.2 exactly once"):
         tiers(torch.tensor([0, 0, 2]), 1)
+
+
+def switched(use1, use2, lesson1=(0.0, 9.0, 0.1, 0.2), lesson2=(5.0, 6.0, 4.0, 7.0), **options):
+    scores = torch.tensor([lesson1, lesson2], dtype=torch.float64)
+    ids = [f"s{i}" for i in range(len(lesson1))]
+    return rank_by_lessons(*scores, use1=use1, use2=use2, sample_ids=ids, **options).tolist()
+
+
+@pytest.mark.parametrize(
+    ("use1", "use2", "expected"),
+    [  # the rows of Table 3 that train on infrared; ranks 0 3 1 2 and 1 2 0 3
+        ("use", "use", [1, 2, 0, 3]),
+        ("anti", "anti", [2, 1, 3, 0]),  # 3 0 2 1 and 2 1 3 0: means 2.5 0.5 2.5 0.5, ties by anti-L2
+        ("none", "anti", [2, 1, 3, 0]),
+        ("none", "use", [1, 2, 0, 3]),
+        ("anti", "none", [3, 0, 2, 1]),
+        ("use", "none", [0, 3, 1, 2]),
+    ],
+)
+def test_the_switches_of_table_3_by_hand(use1, use2, expected):
+    assert switched(use1, use2) == expected
+
+
+def test_a_lesson_that_is_off_breaks_no_ties():
+    assert switched("use", "none", (1.0, 1.0, 0.0), (0.0, -1.0, 5.0)) == [1, 2, 0]
+
+
+def test_the_method_joins_switched_lessons_too():
+    assert switched("anti", "use", method="lambda", weight=1) == switched("anti", "none")
+
+
+def test_without_a_lesson_nothing_is_ranked():
+    with pytest.raises(ValueError, match="take the schedule random"):
+        switched("none", "none")
+    with pytest.raises((ValueError, TypeCheckError), match="unknown switch|use1"):
+        switched("off", "use")

@@ -1,27 +1,35 @@
 """Lesson 1: how far an infrared sample lies from the visible domain (Eq. 1-3 of the paper).
 
 The kernel is Gaussian, `k(x, y) = exp(-|x - y|² / 2σ²)`, and its feature map φ is never formed: every inner
-product with a domain's centre is a mean of kernel values. Time is O((n + m)² d); memory is one block of the
-kernel matrix.
+product with a domain's centre is a mean of kernel values, which `kernels` streams. Time is O((n + m)² d).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from irgpt_lib.curriculum.kernels import (
+    CHUNK,
+    Bandwidth,
+    Precision,
+    Streaming,
+    kernel_sums,
+    positive_bandwidths,
+    prepare,
+    rates,
+    streamed_sums,
+)
 
 Sign = Literal["figure", "printed"]
-Bandwidth = float | int | Sequence[float | int]
-
-# Wider blocks leave the caches of a CPU without making a GPU faster.
-LARGEST_BLOCK = 2048
-# A block, its exponential and the reduction's copy live at the same time.
-BUFFERS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +38,9 @@ class Lesson1:
 
     `mmd` is the distance of the two centres and `mmd_squared` its square (Eq. 1, biased V-statistic).
     `projection` is each infrared sample's displacement from its own centre along the direction to the visible
-    centre (positive: towards visible). `distance` is Eq. 3; a greater one is a harder sample.
+    centre (positive: towards visible). `distance` is Eq. 3; a greater one is a harder sample. `to_infrared` and
+    `to_visible` are each sample's mean kernel value with either domain, 0-1 (Eq. 2); `among_visible` is the mean
+    over all pairs of visible samples.
     """
 
     mmd: float
@@ -38,6 +48,37 @@ class Lesson1:
     distance: Float[Tensor, " n"]
     projection: Float[Tensor, " n"]
     bandwidth: Bandwidth
+    to_infrared: Float[Tensor, " n"]
+    to_visible: Float[Tensor, " n"]
+    among_visible: float
+
+
+@dataclass(frozen=True)
+class BandSummary:
+    """One band: its number of samples, their distances (mean and quartiles), its own MMD to the visible domain.
+
+    `mmd_squared` is the biased statistic of Eq. 1, which grows as a band shrinks; `mmd_squared_unbiased` leaves out
+    each sample's kernel with itself, so that bands of unequal size compare. The latter may be negative, and is NaN
+    where a side has one sample.
+    """
+
+    band: str
+    samples: int
+    mean: float
+    quartile_1: float
+    median: float
+    quartile_3: float
+    mmd_squared: float
+    mmd_squared_unbiased: float
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Rank correlations (-1 to 1) of a Lesson 1 with the exact one over `samples` of its samples."""
+
+    spearman: float
+    kendall: float
+    samples: int
 
 
 def median_bandwidth(
@@ -51,13 +92,14 @@ def median_bandwidth(
     Raises:
         ValueError: features are missing, not finite, or so alike that the median distance is 0.
     """
-    infrared, visible = _comparable(infrared, visible)
-    pooled = torch.cat([infrared, visible]).double()
-    if sample < 2 or len(pooled) < 2:
-        raise ValueError(f"a median distance needs 2 rows: sample={sample}, rows given={len(pooled)}")
-    chosen = torch.randperm(len(pooled), generator=torch.Generator().manual_seed(seed))[:sample]
-    squared = torch.pdist(pooled[chosen.to(pooled.device)]).square()
-    median = float(np.median(squared.numpy(force=True)))
+    require_comparable(infrared, visible)
+    total = len(infrared) + len(visible)
+    if sample < 2:
+        raise ValueError(f"a median distance needs 2 rows: sample={sample}, rows given={total}")
+    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:sample].to(infrared.device)
+    ours = chosen < len(infrared)
+    rows = torch.cat([infrared[chosen[ours]].double(), visible[chosen[~ours] - len(infrared)].double()])
+    median = float(np.median(torch.pdist(rows).square().numpy(force=True)))
     if median == 0:
         raise ValueError(
             f"at least half of the pairs among {len(chosen)} sampled rows are identical, so the median "
@@ -66,38 +108,15 @@ def median_bandwidth(
     return math.sqrt(median / 2)
 
 
-def kernel_sums(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"] | None = None,
-    *,
-    bandwidth: Bandwidth,
-    memory_mb: float | int = 64,
-) -> Float[Tensor, " n"]:
-    """`sum_j k(x_i, y_j)` for each row of `x`, exact and streamed in blocks; in float64.
-
-    Without `y`, the sums are over `x` itself, and each pair of blocks is computed once. A list of bandwidths
-    means the mean of their kernels. Kernel values have the precision of `x`, their sums are float64.
-    `memory_mb` (MiB) bounds the blocks, not the inputs; it changes the result only by rounding.
+def bandwidth_ladder(middle: float | int, *, steps: int = 2) -> list[float]:
+    """`2 * steps + 1` bandwidths around `middle`, each √2 times the next, widest first: one exponential serves all.
 
     Raises:
-        ValueError: a bandwidth or `memory_mb` is not positive.
+        ValueError: `steps` is negative.
     """
-    widths = _positive_bandwidths(bandwidth)
-    narrowest = min(widths)
-    rates = [(narrowest / width) ** 2 for width in widths]
-    scale = 1 / (math.sqrt(2) * narrowest)
-    rows = x * scale
-    columns = rows if y is None else y * scale
-    side = _block_side(memory_mb, rows.element_size())
-    sums = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-    for i in range(0, len(rows), side):
-        for j in range(i if y is None else 0, len(columns), side):
-            on_diagonal = y is None and i == j
-            block = _kernel_block(rows[i : i + side], columns[j : j + side], rates, on_diagonal)
-            sums[i : i + side] += block.sum(1, dtype=torch.float64)
-            if y is None and not on_diagonal:
-                sums[j : j + side] += block.sum(0, dtype=torch.float64)
-    return sums
+    if steps < 0:
+        raise ValueError(f"a ladder cannot have {steps} steps to each side: give 0 or more")
+    return [middle * 2 ** (step / 2) for step in range(steps, -steps - 1, -1)]
 
 
 def projected_distance(
@@ -106,7 +125,10 @@ def projected_distance(
     *,
     bandwidth: Bandwidth,
     sign: Sign = "figure",
+    precision: Precision = "exact",
     memory_mb: float | int = 64,
+    checkpoint: Path | None = None,
+    group: ProcessGroup | None = None,
 ) -> Lesson1:
     """Distance of every infrared sample to the visible centre along the line of the two centres (Eq. 1-3).
 
@@ -115,86 +137,199 @@ def projected_distance(
     are easy. `sign="printed"` is `MMD + projection`, Eq. 3 as printed, which calls the same samples hard.
     Either way the mean distance is the MMD. Displacement at a right angle to that line does not count
     (section 4.2.1 calls the score an approximation). `d` is the features' width; any scale, since
-    `bandwidth` shares their unit.
+    `bandwidth` shares their unit. A single infrared sample has the MMD for its distance.
+
+    For `precision`, `memory_mb`, `checkpoint`, `group` and a list of bandwidths see `kernels.kernel_sums`.
 
     Raises:
         ValueError: a domain is empty, not finite or constant; the widths differ; the domains coincide.
     """
-    if sign not in get_args(Sign):
-        raise ValueError(f"unknown sign {sign!r}: choose one of {', '.join(get_args(Sign))}")
-    infrared, visible = _comparable(infrared, visible)
-    # The kernel ignores translation; short vectors lose fewer digits in |x|² + |y|² - 2x·y.
-    pooled_mean = (infrared.double().sum(0) + visible.double().sum(0)) / (len(infrared) + len(visible))
-    infrared = infrared - pooled_mean.to(infrared.dtype)
-    visible = visible - pooled_mean.to(visible.dtype)
+    _require_sign(sign)
+    widths = positive_bandwidths(bandwidth)
+    means = _kernel_means(infrared, visible, widths, precision, Streaming(memory_mb, checkpoint, group))
+    return lesson_of(*(mean.mean(0) for mean in means), bandwidth, sign, _zero(infrared, visible, precision))
 
-    to_infrared = kernel_sums(infrared, bandwidth=bandwidth, memory_mb=memory_mb) / len(infrared)
-    to_visible = kernel_sums(infrared, visible, bandwidth=bandwidth, memory_mb=memory_mb) / len(visible)
-    among_visible = kernel_sums(visible, bandwidth=bandwidth, memory_mb=memory_mb).mean() / len(visible)
 
+def distance_by_bandwidth(
+    infrared: Float[Tensor, "n d"],
+    visible: Float[Tensor, "m d"],
+    *,
+    bandwidths: Sequence[float | int],
+    sign: Sign = "figure",
+    precision: Precision = "exact",
+    memory_mb: float | int = 64,
+) -> list[Lesson1]:
+    """`projected_distance` at each bandwidth by itself, widest first, all from one pass over the pairs.
+
+    Raises:
+        ValueError: as for `projected_distance`, at any bandwidth.
+    """
+    _require_sign(sign)
+    widths = positive_bandwidths(bandwidths)
+    means = _kernel_means(infrared, visible, widths, precision, Streaming(memory_mb))
+    zero = _zero(infrared, visible, precision)
+    return [lesson_of(*parts, width, sign, zero) for *parts, width in zip(*means, widths, strict=True)]
+
+
+def lesson_of(
+    to_infrared: Float[Tensor, " n"],
+    to_visible: Float[Tensor, " n"],
+    among_visible: Float[Tensor, ""],
+    bandwidth: Bandwidth,
+    sign: Sign,
+    zero: float,
+) -> Lesson1:
+    """Lesson 1 from the kernel means; an MMD² up to `zero` is rounding.
+
+    Raises:
+        ValueError: the MMD² is not above `zero`.
+    """
     mmd_squared = float(to_infrared.mean() + among_visible - 2 * to_visible.mean())
-    if mmd_squared <= 10 * torch.finfo(infrared.dtype).eps:
+    if mmd_squared <= zero:
         raise ValueError(
-            f"MMD² is {mmd_squared:.3g}, zero to the precision of {infrared.dtype}: the infrared and visible "
+            f"MMD² is {mmd_squared:.3g}, zero to a precision of {zero:.1g}: the infrared and visible "
             "features are the same set, so no direction leads from one to the other; check that two "
-            "different domains were given and that the bandwidth fits their scale"
+            "different domains were given, that the bandwidth fits their scale, and try `precision: exact`"
         )
     mmd = math.sqrt(mmd_squared)
     towards_visible = to_visible - to_infrared
     projection = (towards_visible - towards_visible.mean()) / mmd
     distance = mmd - projection if sign == "figure" else mmd + projection
-    return Lesson1(mmd, mmd_squared, distance, projection, bandwidth)
+    return Lesson1(mmd, mmd_squared, distance, projection, bandwidth, to_infrared, to_visible, float(among_visible))
 
 
-def _kernel_block(
-    rows: Float[Tensor, "p d"], columns: Float[Tensor, "q d"], rates: list[float], on_diagonal: bool
-) -> Float[Tensor, "p q"]:
-    exponent = rows @ columns.T
-    exponent.mul_(2).sub_(rows.square().sum(1)[:, None]).sub_(columns.square().sum(1)).clamp_(max=0)
-    if on_diagonal:
-        exponent.fill_diagonal_(0)
-    if len(rates) == 1:
-        return exponent.exp_()
-    total = torch.zeros_like(exponent)
-    for rate in rates:
-        total += (exponent * rate).exp_()
-    return total.div_(len(rates))
+def summarise_bands(
+    infrared: Float[Tensor, "n d"],
+    lesson: Lesson1,
+    bands: Sequence[str],
+    *,
+    visible_samples: int,
+    precision: Precision = "exact",
+    memory_mb: float | int = 64,
+) -> list[BandSummary]:
+    """How far each band lies from the visible domain, bands in alphabetical order; one band's pairs at a time.
+
+    `bands` names the band of each infrared sample, `lesson` is their Lesson 1, against `visible_samples` samples.
+
+    Raises:
+        ValueError: features, scores and bands differ in number, or there is no visible sample.
+    """
+    if not len(infrared) == len(lesson.distance) == len(bands):
+        counts = f"{len(infrared)} features, {len(lesson.distance)} scores and {len(bands)} bands"
+        raise ValueError(f"{counts}: give one of each a sample")
+    if visible_samples < 1:
+        raise ValueError(f"{visible_samples} visible samples: give the number that `lesson` was computed with")
+    among_unbiased = _without_self(lesson.among_visible, visible_samples)
+    names = np.asarray(bands)
+    summaries = []
+    for band in sorted(set(bands)):
+        index = torch.from_numpy(np.flatnonzero(names == band)).to(infrared.device)
+        sums = kernel_sums(infrared[index], bandwidth=lesson.bandwidth, precision=precision, memory_mb=memory_mb)
+        among = float(sums.mean()) / len(index)
+        across = 2 * float(lesson.to_visible[index].mean())
+        distances = lesson.distance[index].numpy(force=True)
+        summaries.append(
+            BandSummary(
+                band,
+                len(index),
+                float(distances.mean()),
+                *(float(q) for q in np.quantile(distances, (0.25, 0.5, 0.75))),
+                among + lesson.among_visible - across,
+                _without_self(among, len(index)) + among_unbiased - across,
+            )
+        )
+    return summaries
 
 
-def _block_side(memory_mb: float | int, element_size: int) -> int:
-    if not memory_mb > 0:
-        raise ValueError(f"memory_mb must be positive, not {memory_mb}")
-    return max(1, min(LARGEST_BLOCK, math.isqrt(int(memory_mb * 2**20 / (BUFFERS * element_size)))))
+def rank_agreement(
+    infrared: Float[Tensor, "n d"],
+    visible: Float[Tensor, "m d"],
+    lesson: Lesson1,
+    *,
+    seed: int,
+    sample: int = 1000,
+    memory_mb: float | int = 64,
+) -> RankAgreement:
+    """How well `lesson`, fast or approximate, ranks at most `sample` seeded infrared samples.
+
+    These are scored exactly, each against both whole domains, which costs `sample` (n + m) kernel values.
+
+    Raises:
+        ValueError: fewer than 2 samples, or another number of them than `lesson` scored.
+    """
+    if len(infrared) != len(lesson.projection) or min(sample, len(infrared)) < 2:
+        raise ValueError(
+            f"{len(infrared)} samples, {len(lesson.projection)} scores, sample={sample}: a rank correlation needs "
+            "one score a sample, and 2 of them"
+        )
+    chosen = seeded_rows(infrared, sample, seed)
+    options = {"bandwidth": lesson.bandwidth, "memory_mb": memory_mb}
+    exact = kernel_sums(infrared[chosen], visible, **options) / len(visible)
+    exact -= kernel_sums(infrared[chosen], infrared, **options) / len(infrared)
+    pair = exact.numpy(force=True), lesson.projection[chosen].numpy(force=True)
+    return RankAgreement(float(spearmanr(*pair).statistic), float(kendalltau(*pair).statistic), len(chosen))
 
 
-def _positive_bandwidths(bandwidth: Bandwidth) -> list[float]:
-    widths = [float(width) for width in (bandwidth if isinstance(bandwidth, Sequence) else [bandwidth])]
-    if not widths or not all(math.isfinite(width) and width > 0 for width in widths):
-        raise ValueError(f"a bandwidth must be positive and finite, not {bandwidth}")
-    return widths
+def seeded_rows(features: Float[Tensor, "n d"], sample: int, seed: int) -> Int[Tensor, " s"]:
+    """At most `sample` distinct row indices, drawn with `seed`, ascending; on the device of `features`."""
+    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:sample]
+    return drawn.sort().values.to(features.device)
 
 
-def _comparable(infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Both domains in one dtype of at least float32, or an error that names the domain and the row."""
+def require_comparable(infrared: Tensor, visible: Tensor) -> None:
+    """Refuse domains that no kernel can compare.
+
+    Raises:
+        ValueError: the widths differ, or a domain is empty, not finite or constant; names the domain and the row.
+    """
     if infrared.shape[1] != visible.shape[1]:
         raise ValueError(
             f"infrared features have {infrared.shape[1]} dimensions and visible ones {visible.shape[1]}: "
             "take both from the same extractor"
         )
-    dtype = torch.promote_types(torch.promote_types(infrared.dtype, visible.dtype), torch.float32)
-    infrared, visible = infrared.to(dtype), visible.to(dtype)
     for name, features in (("infrared", infrared), ("visible", visible)):
         if features.numel() == 0:
             raise ValueError(f"the {name} domain is empty: shape {tuple(features.shape)}")
-        bad = (~features.isfinite().all(1)).nonzero().flatten()
+        finite = torch.cat([part.isfinite().all(1) for part in features.split(CHUNK)])
+        bad = (~finite).nonzero().flatten()
         if len(bad):
             raise ValueError(
                 f"{len(bad)} of {len(features)} {name} rows hold NaN or infinity, the first is row "
                 f"{int(bad[0])}: extract these features again"
             )
-        if len(features) > 1 and (features == features[0]).all():
+        if len(features) > 1 and all(bool((part == features[0]).all()) for part in features.split(CHUNK)):
             raise ValueError(
                 f"all {len(features)} {name} rows are the same vector, so nothing can be ranked: "
                 "check the feature extractor"
             )
-    return infrared, visible
+
+
+def _kernel_means(
+    infrared: Tensor, visible: Tensor, widths: list[float], precision: Precision, streaming: Streaming
+) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, " b"]]:
+    require_comparable(infrared, visible)
+    ours, theirs = prepare([infrared, visible], widths, precision)
+    steps = rates(widths)
+    to_infrared = streamed_sums(ours, None, steps, streaming) / len(ours)
+    to_visible = streamed_sums(ours, theirs, steps, streaming) / len(theirs)
+    among_visible = streamed_sums(theirs, None, steps, streaming).mean(1) / len(theirs)
+    return to_infrared, to_visible, among_visible
+
+
+def _zero(infrared: Tensor, visible: Tensor, precision: Precision) -> float:
+    # Rounding moves a mean kernel value by about one epsilon. That of bfloat16 errs both ways and averages out to its
+    # square over pairs, but not over the few that are a sample with itself: one in n, known to be 1 on one side only.
+    if precision == "fast":
+        epsilon = torch.finfo(torch.bfloat16).eps
+        return epsilon**2 + epsilon / min(len(infrared), len(visible))
+    exact = torch.promote_types(torch.promote_types(infrared.dtype, visible.dtype), torch.float32)
+    return 10 * torch.finfo(exact).eps
+
+
+def _without_self(mean: float, count: int) -> float:
+    return (mean * count - 1) / (count - 1) if count > 1 else math.nan
+
+
+def _require_sign(sign: str) -> None:
+    if sign not in get_args(Sign):
+        raise ValueError(f"unknown sign {sign!r}: choose one of {', '.join(get_args(Sign))}")

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 Method = Literal["borda", "lambda", "z_sum", "max", "lexicographic"]
+Use = Literal["use", "anti", "none"]
 WEIGHTED: tuple[Method, ...] = ("lambda", "z_sum")
 
 
@@ -78,6 +79,36 @@ def combine(
     by_id = sorted(range(len(sample_ids)), key=sample_ids.__getitem__)
     id_rank = torch.tensor(by_id, dtype=torch.int64).argsort()
     return ranks(score, ranks(second, id_rank)).to(lesson1.device)
+
+
+def rank_by_lessons(
+    lesson1: Float[Tensor, " n"],
+    lesson2: Float[Tensor, " n"],
+    *,
+    use1: Use,
+    use2: Use,
+    method: Method = "borda",
+    weight: float | int = 0.5,
+    sample_ids: Sequence[str],
+) -> Int[Tensor, " n"]:
+    """Global rank, 0 first, under the lesson switches of Table 3: each lesson in `use`, as its `anti`, or `none`.
+
+    `anti` turns a lesson round, so that its hardest sample comes first. With both lessons this is `combine` by `method`
+    and `weight`; with one it is that lesson's order alone, ties by id. Anti-L1 with anti-L2, row 2 of Table 3, is the
+    reverse of both in use, but for ties.
+
+    Raises:
+        ValueError: both lessons are `none` (that is the schedule `random`), a switch is unknown, or as `combine`.
+    """
+    if unknown := {use1, use2} - set(get_args(Use)):
+        raise ValueError(f"unknown switch {min(unknown)!r} of a lesson: choose one of {', '.join(get_args(Use))}")
+    if use1 == use2 == "none":
+        raise ValueError("without either lesson there is nothing to rank by: take the schedule random instead")
+    first, second = (-score if use == "anti" else score for score, use in ((lesson1, use1), (lesson2, use2)))
+    if use1 != "none" and use2 != "none":
+        return combine(first, second, method=method, weight=weight, sample_ids=sample_ids)
+    only = second if use1 == "none" else first
+    return combine(only, only, sample_ids=sample_ids)
 
 
 def tiers(rank: Int[Tensor, " n"], m: int) -> Int[Tensor, " n"]:

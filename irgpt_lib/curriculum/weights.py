@@ -12,7 +12,8 @@ Form = Literal["literal", "normalise_mean", "continuous", "none"]
 def sample_weights(alpha: Float[Tensor, " n"], *, form: Form) -> Float[Tensor, " n"]:
     """Weight of each sample, from how its loss changed during the warm-up (Eq. 5); no unit.
 
-    With `z = |α| / median |α|` over the samples on the same side of 0 (a side whose median is 0 has scale 1):
+    With `z = |α| / median |α|` over the samples on the same side of 0 (a side whose median is 0 has scale 1; where all
+    α lie on one side, the other simply has no sample):
 
     - `literal`: Eq. 5. `1 - σ(z)`, in [0, 0.5) and 0.269 at the median, where α > 0; `1 + σ(z)`, in [1.5, 2]
       and 1.731 at the median, where α <= 0. Hence it jumps from 1.5 to 0.5 at 0, and weights most what
