@@ -329,12 +329,14 @@ class Tables(Section):
 
 class Checks(Section):
     """Do the scores measure difficulty? Shares of captions swapped on purpose, on at most `noise_samples` samples;
-    further seeds of the warm-up; steps of the bandwidth to each side; `batch_size` of the base model."""
+    further seeds of the warm-up; steps of the bandwidth to each side; numbers of random features that stand in for the
+    kernel; `batch_size` of the base model."""
 
     noise_shares: list[Annotated[float, Share]] = Field(min_length=1)
     noise_samples: int = Positive
     warm_up_seeds: list[int]
     bandwidth_steps: int = Field(ge=1)
+    random_features: list[Annotated[int, Field(ge=2, multiple_of=2)]]
     draws: int = Positive
     level: float = Field(gt=0, lt=1)
     seed: int
