@@ -202,6 +202,7 @@ def test_every_schedule_has_a_panel_and_an_empty_one_says_so():
     assert list(shown) == ["ascending", "none", "long one"]
     assert shown["ascending"].collections[0].get_offsets().tolist() == [[i, i] for i in range(50)]
     assert [text.get_text() for text in shown["none"].texts] == ["no epoch"]
+    assert len(shown["none"].get_xticks()) > 1, "the axes are shared"
     positions = shown["long one"].collections[0].get_offsets()[:, 0]
     assert len(positions) == 100 and (positions[0], positions[-1]) == (0, 8999)
 

@@ -96,7 +96,7 @@ def page(
     )
 
 
-def frame(document: str, link: str, *, height: int = 1150, most_bytes: int = 1_000_000) -> HTML:
+def frame(document: str, link: str, *, height: int = 1150, most_bytes: int = 2_000_000) -> HTML:
     """The page inside a notebook's output, or a link to its file where it has more than `most_bytes` bytes.
 
     An executed notebook is kept in git, hence the bound. Inside it, the page is the `srcdoc` of an iframe of `height`

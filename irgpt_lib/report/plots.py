@@ -337,7 +337,8 @@ def orders(tables: Mapping[str, pd.DataFrame], *, most: int = 4000) -> Figure:
         require(table, ["position", "rank", "weight"], f"the order {name}")
         ax.set_title(name.replace("_", " "))
         if table.empty:
-            absent(ax, "no epoch")
+            # the axes are shared: `absent` would take the ticks of all panels away
+            ax.text(0.5, 0.5, "no epoch", ha="center", va="center", color="#888888", transform=ax.transAxes)
             continue
         shown = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))]
         colour = {"c": shown.weight, "vmin": 0, "vmax": 2, "cmap": "viridis"}
