@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
@@ -28,6 +30,15 @@ def test_the_lock_holds_exact_versions_and_nothing_else():
 def test_the_lock_pins_every_direct_dependency_within_its_range(requirement):
     pinned = LOCK[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(Version(pinned)), f"{requirement} but {pinned}"
+
+
+def test_what_is_locked_runs_on_the_oldest_python_that_is_promised():
+    """A package may ask for a later patch of 3.11 than a distribution's own Python has."""
+    oldest = PROJECT["requires-python"].partition(",")[0].removeprefix(">=") + ".0"
+    asked = {dist.metadata["Name"]: dist.metadata["Requires-Python"] for dist in distributions()}
+    locked = {name: asks for name, asks in asked.items() if canonicalize_name(name) in LOCK and asks}
+    assert len(locked) > len(DIRECT)
+    assert not {name: asks for name, asks in locked.items() if not SpecifierSet(asks).contains(oldest)}
 
 
 def test_conda_brings_python_and_leaves_the_versions_to_the_project():

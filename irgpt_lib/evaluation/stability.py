@@ -39,7 +39,7 @@ def distances(
     heuristic's; another extractor has a median of its own.
 
     Raises:
-        ValueError: there are as many ids as infrared features in none of the sets, or as `mmd.projected_distance`.
+        ValueError: ids and infrared features differ in number, or as `mmd.projected_distance`.
     """
     if len(sample_ids) != len(features["infrared"]):
         raise ValueError(f"{len(sample_ids)} samples, but features of {len(features['infrared'])}: extract them again")
