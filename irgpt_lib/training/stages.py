@@ -23,13 +23,15 @@ from irgpt_lib.curriculum import schedule
 from irgpt_lib.curriculum.ranking import tiers
 from irgpt_lib.curriculum.weights import sample_weights
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
-from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, parameters_of
-from irgpt_lib.training.trainer import TextImages, fit
+from irgpt_lib.models.vlm import PARTS, VisionLanguageModel
+from irgpt_lib.training.draws import Augment
+from irgpt_lib.training.trainer import COLUMNS, Recipe, Saving, TextImages, fit
 
 # The vision encoder has projections of the same names: a bare list of them would put LoRA there too.
 LANGUAGE_LINEAR = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 PROJECTOR = "multi_modal_projector"
-HISTORY = ["step", "loss", "weighted_loss", "tier", "stage"]
+STAGE1 = ("vision", "projector")
+HISTORY = [*COLUMNS, "stage"]
 STAGE1_FILE, ADAPTER_FOLDER = "stage1.safetensors", "adapter"
 
 
@@ -74,45 +76,46 @@ def stage1(
     config: params.Train,
     *,
     seed: int,
+    augment: Augment = "none",
+    micro: int = 0,
+    saving: Saving | None = None,
 ) -> pd.DataFrame:
     """Train vision encoder and projector on captions in the given order; changes `vlm` in place.
 
-    `samples` is indexed by sample_id and holds `infrared` and `caption`. An empty order trains nothing.
+    `samples` is indexed by sample_id and holds `infrared` and `caption`. The language model only passes gradients on:
+    it stays in evaluation mode and its own weights get none. An empty order trains nothing. For `augment`, `micro`
+    and `saving` see `trainer`.
 
     Returns:
-        One row a step: step, loss, weighted_loss, tier (of its first sample), stage.
+        One row a step: step, loss, weighted_loss, gradient_norm, tier (of its first sample), stage.
     """
     if order.empty:
         return pd.DataFrame(columns=HISTORY)
-    model = vlm.model
+    model, one = vlm.model, config.stage1
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith((PARTS["vision"], PARTS["projector"])))
+        parameter.requires_grad_(name.startswith(tuple(PARTS[part] for part in STAGE1)))
+    rates = dict(zip(STAGE1, (one.vision_lr, one.projector_lr), strict=True))
     rows = samples.loc[order["sample_id"]]
-    prompts, weights = [CAPTION_PROMPT] * len(rows), order["weight"].tolist()
-    data = TextImages(rows["infrared"].tolist(), prompts, rows["caption"].tolist(), weights, vlm.image_px)
-    one = config.stage1
-    batches = [group.to_numpy() for _, group in order.groupby("batch", sort=True)["position"]]
+    data = TextImages(
+        rows["infrared"].tolist(),
+        [CAPTION_PROMPT] * len(rows),
+        rows["caption"].tolist(),
+        order["weight"].tolist(),
+        vlm.image_px,
+        order["sample_id"].tolist(),
+    )
+    grouped = order.groupby("batch", sort=True)
     history = fit(
         vlm,
-        model,
         data,
-        [b.tolist() for b in batches],
-        [
-            (parameters_of(model, "vision"), one.vision_lr),
-            (parameters_of(model, "projector"), one.projector_lr),
-        ],
-        scheduler=one.scheduler,
-        warm_up=one.warm_up,
-        weight_decay=one.weight_decay,
-        smoothing=config.smoothing,
-        precision=config.precision,
-        workers=config.workers,
-        seed=seed,
-        label="stage 1",
+        [members.tolist() for _, members in grouped["position"]],
+        [([n for n in sorted(trainable(model)) if n.startswith(PARTS[part])], rate) for part, rate in rates.items()],
+        _recipe("stage 1", one, one.scheduler, config, seed, augment, micro),
+        tiers=grouped["tier"].first().tolist(),
         frozen=[model.model.language_model],
+        saving=saving,
     )
-    first = order.groupby("batch", sort=True)["tier"].first().to_numpy()
-    return history.assign(tier=first, stage="stage 1")
+    return history.assign(stage="stage 1")
 
 
 def stage2(
@@ -123,14 +126,19 @@ def stage2(
     config: params.Train,
     *,
     seed: int,
+    augment: Augment = "none",
+    micro: int = 0,
+    features_mb: int = 0,
+    saving: Saving | None = None,
 ) -> tuple[PeftModel, pd.DataFrame]:
     """Instruction tuning, in a random order drawn from `seed`: projector in full and LoRA on the language model only.
 
+    For `augment`, `micro`, `features_mb` and `saving` see `trainer`.
+
     Returns:
-        The adapted model, and one row a step: step, loss, weighted_loss, stage.
+        The adapted model, and one row a step: step, loss, weighted_loss, gradient_norm, tier (0), stage.
     """
     two = config.stage2
-    torch.manual_seed(seed)
     lora = LoraConfig(
         r=two.lora.rank,
         lora_alpha=two.lora.alpha,
@@ -139,41 +147,77 @@ def stage2(
         modules_to_save=[PROJECTOR],
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(vlm.model, lora)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # peft draws LoRA's A from the global generator
+        model = get_peft_model(vlm.model, lora)
     batches = []
     for epoch in range(two.epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(images))
         batches += [order[i : i + two.batch_size].tolist() for i in range(0, len(order), two.batch_size)]
     history = fit(
         vlm,
-        model,
         TextImages(images, questions, answers, [1.0] * len(images), vlm.image_px),
         batches,
-        [([p for p in model.parameters() if p.requires_grad], two.lr)],
-        scheduler="cosine",
-        warm_up=two.warm_up,
-        weight_decay=two.weight_decay,
+        [(sorted(trainable(vlm.model)), two.lr)],
+        _recipe("stage 2", two, "cosine", config, seed, augment, micro, features_mb),
+        frozen=[vlm.model.model.vision_tower],
+        saving=saving,
+    )
+    return model, history.assign(stage="stage 2")
+
+
+def _recipe(
+    label: str,
+    stage: params.Stage1 | params.Stage2,
+    scheduler: str,
+    config: params.Train,
+    seed: int,
+    augment: Augment,
+    micro: int,
+    features_mb: int = 0,
+) -> Recipe:
+    return Recipe(
+        label=label,
+        scheduler=scheduler,
+        warm_up=stage.warm_up,
+        weight_decay=stage.weight_decay,
         smoothing=config.smoothing,
         precision=config.precision,
         workers=config.workers,
         seed=seed,
-        label="stage 2",
-        frozen=[vlm.model.model.vision_tower],
+        augment=augment,
+        micro=micro,
+        features_mb=features_mb,
     )
-    return model, history.assign(stage="stage 2")
 
 
 def stage1_state(vlm: VisionLanguageModel) -> dict[str, torch.Tensor]:
     """A copy of vision encoder and projector, which is all that stage 1 changes."""
     state = vlm.model.state_dict()
-    prefixes = (PARTS["vision"], PARTS["projector"])
+    prefixes = tuple(PARTS[part] for part in STAGE1)
     return {name: t.detach().cpu().clone() for name, t in state.items() if name.startswith(prefixes)}
 
 
 def joined_history(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """The losses of both stages, one under the other; stage 2 has no tiers and gets tier 0."""
-    parts = [part for part in (first, second.assign(tier=0)) if len(part)]
+    parts = [part for part in (first, second) if len(part)]
     return pd.concat(parts, ignore_index=True)[HISTORY]
+
+
+def by_tier(history: pd.DataFrame) -> pd.DataFrame:
+    """One row a tier of stage 1, easiest first: `steps`, mean, first and last `loss` (nats), mean `weighted loss`, mean
+    and greatest `gradient norm` before clipping."""
+    return history.groupby("tier").agg(
+        **{
+            "steps": ("loss", "size"),
+            "loss": ("loss", "mean"),
+            "first loss": ("loss", "first"),
+            "last loss": ("loss", "last"),
+            "weighted loss": ("weighted_loss", "mean"),
+            "gradient norm": ("gradient_norm", "mean"),
+            "greatest gradient norm": ("gradient_norm", "max"),
+        }
+    )
 
 
 def save_run(folder: Path, first: dict[str, torch.Tensor], adapted: PeftModel) -> None:
