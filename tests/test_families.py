@@ -223,6 +223,16 @@ def test_stage_1_trains_exactly_vision_and_projector(kind):
     assert one_step(family.model, inputs(family)) < first
 
 
+@pytest.mark.parametrize(("layer", "read"), [(-1, [0, 1, 2]), (-2, [0, 1]), (-3, [0])])
+def test_llava_trains_no_layer_behind_the_one_that_is_read(layer, read):
+    family = fresh("llava")
+    family.model.config.vision_feature_layer = layer
+    trained = family.begin_stage1()
+    family.model(**inputs(family)).loss.backward()
+    assert with_gradient(family.model) == {name for names in trained.values() for name in names}
+    assert sorted({int(n) for name in trained["vision"] for n in re.findall(r"layers\.(\d+)", name)}) == read
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_stage_2_trains_exactly_lora_on_the_language_model_and_the_projector(kind):
     family = fresh(kind)

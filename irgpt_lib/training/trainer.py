@@ -204,7 +204,7 @@ def fit(
 
     Returns:
         One row a step: `step` (from 1), `loss` (mean over the batch), `weighted_loss` (Eq. 6), `gradient_norm` (before
-        it is clipped at 1), `tier` (0 without `tiers`).
+        it is clipped at 1), `tier` (-1 without `tiers`).
 
     Raises:
         FloatingPointError: the loss or the gradient is no longer finite; no weight has taken that step.
@@ -213,7 +213,7 @@ def fit(
     """
     if not batches:
         return pd.DataFrame(columns=COLUMNS)
-    tiers = [0] * len(batches) if tiers is None else tiers
+    tiers = [-1] * len(batches) if tiers is None else tiers
     if len(tiers) != len(batches):
         raise ValueError(f"{len(tiers)} tiers for {len(batches)} batches")
     with keyed_dropout(vlm.model) as keys:
@@ -299,7 +299,8 @@ class _Pass:
             for step in range(start, steps):
                 row = self._step(step, loader)
                 self.history.append(row)
-                shown = f"step {step + 1}/{steps}, tier {self.tiers[step]}, loss {row['loss']:.3f}"
+                tier = f"tier {self.tiers[step]}, " if self.tiers[step] >= 0 else ""
+                shown = f"step {step + 1}/{steps}, {tier}loss {row['loss']:.3f}"
                 bar.set_postfix_str(shown, refresh=False)
                 bar.update(len(self.draws[step]))
                 if checkpoints is not None and ((step + 1) % every == 0 or step + 1 == steps):
