@@ -226,7 +226,7 @@ def test_stage_1_weights_of_another_width_are_refused(tmp_path):
 
 def test_losses_of_both_stages_stand_under_one_another():
     first = pd.DataFrame([[1, 2.0, 1.0, 0.5, 3, "stage 1"]], columns=stages.HISTORY)
-    second = pd.DataFrame([[1, 0.5, 0.5, 0.1, 0, "stage 2"]], columns=stages.HISTORY)
+    second = pd.DataFrame([[1, 0.5, 0.5, 0.1, -1, "stage 2"]], columns=stages.HISTORY)
     joined = stages.joined_history(first, second)
     assert list(joined) == stages.HISTORY and joined["tier"].tolist() == [3, -1]
     assert stages.joined_history(first[:0], second)["stage"].tolist() == ["stage 2"]
