@@ -29,6 +29,7 @@ from miniature import captioned, fresh
 from safetensors.torch import save_file
 
 from irgpt_lib import artifacts, params
+from irgpt_lib.curriculum import schedule
 from irgpt_lib.training import checkpoint, distributed, stages
 from irgpt_lib.training.trainer import Saving
 
@@ -57,13 +58,15 @@ def order() -> pd.DataFrame:
             "alpha": np.linspace(-1, 1, CAPTIONS),
         }
     )
-    return stages.curriculum_order(scores, config().stage1, seed=0)
+    return schedule.from_params(scores, config().stage1, params.load("difficulty").difficulty, seed=0)
 
 
-def train(stage: int, vlm: Any, *, workers: int = 0, folder: Path | None = None, every: int = 1) -> pd.DataFrame:
+def train(
+    stage: int, vlm: Any, *, workers: int = 0, folder: Path | None = None, every: int = 1, **other: Any
+) -> pd.DataFrame:
     """Twelve steps of one stage; the state of the global generators must not matter, so it is made a new one."""
     torch.manual_seed(random.SystemRandom().getrandbits(32))
-    options = {"seed": 0, "augment": "tone", "saving": None if folder is None else Saving(folder, every)}
+    options = {"seed": 0, "augment": "tone", "saving": None if folder is None else Saving(folder, every)} | other
     chosen = config().model_copy(update={"workers": workers})
     if stage == 1:
         return stages.stage1(vlm, captioned(CAPTIONS), order(), chosen, **options)
@@ -77,12 +80,12 @@ def files_of(folder: Path, step: int) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(found.iterdir())}
 
 
-def cells(stage: int, workers: int, points: list[int], scratch: Path) -> list[int]:
+def cells(stage: int, workers: int, points: list[int], scratch: Path, parallel: str = "replicate") -> list[int]:
     """The save points from which a resumed run ends in other bytes than the unbroken one; none is right."""
     ranks = distributed.ranks()
     unbroken = scratch / f"unbroken-{stage}-{workers}"
     with mock.patch.object(checkpoint, "KEPT", STEPS):
-        train(stage, fresh(), workers=workers, folder=unbroken)
+        train(stage, fresh(), workers=workers, folder=unbroken, parallel=parallel)
     wrong = []
     for point in points:
         folder = scratch / f"resumed-{stage}-{workers}-{point}"
@@ -90,7 +93,7 @@ def cells(stage: int, workers: int, points: list[int], scratch: Path) -> list[in
             (kept,) = unbroken.glob(f"*/step-{point:08d}")
             shutil.copytree(kept, folder / kept.parent.name / kept.name)
         vlm = fresh()
-        train(stage, vlm, workers=workers, folder=folder, every=STEPS)
+        train(stage, vlm, workers=workers, folder=folder, every=STEPS, parallel=parallel)
         mine = int(checkpoint.digest(vlm.model.state_dict().values())[:15], 16)
         equal = ranks.told(mine) == mine
         if ranks.first:
@@ -134,14 +137,14 @@ def servers() -> Any:
     return context
 
 
-def matrix_of_ranks(points: list[int], workers: list[int], scratch: Path, report: Path) -> None:
+def matrix_of_ranks(points: list[int], workers: list[int], parallel: str, scratch: Path, report: Path) -> None:
     """One line a stage and number of workers into `report`, by the first rank."""
     ranks = distributed.ranks()
     for stage in (1, 2):
         for number in workers:
-            wrong = cells(stage, number, points, scratch)
+            wrong = cells(stage, number, points, scratch, parallel)
             if ranks.first:
-                line = f"stage {stage}, {number} workers, {ranks.count} ranks: "
+                line = f"stage {stage}, {number} workers, {ranks.count} ranks, {parallel}: "
                 line += f"{len(points) - len(wrong)} of {len(points)} save points end in equal bytes"
                 first, now = (files_of(scratch / f"unbroken-{stage}-{n}", STEPS) for n in (workers[0], number))
                 line += "" if now == first else f"; unequal: {number} to {workers[0]} workers"
@@ -208,6 +211,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, nargs="+", default=list(range(1, STEPS + 1)))
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--parallel", choices=["replicate", "shard"], default="replicate")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -217,7 +221,8 @@ def main() -> int:
         report.touch()
         for count in given.ranks:
             (scratch / str(count)).mkdir()
-            on_ranks(count, matrix_of_ranks, given.points, given.workers, scratch / str(count), report)
+            folder = scratch / str(count)
+            on_ranks(count, matrix_of_ranks, given.points, given.workers, given.parallel, folder, report)
         told = report.read_text()
         print(told, end="")
         counts = killed_often(given.kills, scratch, given.seed) if given.kills else {}

@@ -304,7 +304,7 @@ def test_left_and_right_padding_give_the_same_next_token(row):
     family = untouched(row)
     images = tiles(family)
     asking = family.encode_prompts(QUESTIONS, [IMAGE_TOKENS[row]] * 4)
-    left = logits(family, family._arguments(asking) | family.image_inputs(images))
+    left = logits(family, family.text_inputs(asking) | family.image_inputs(images))
     right = logits(family, inputs(family))
     assert not asking.attention_mask.all(), "questions of unlike length"
     for i, question in enumerate(QUESTIONS):
@@ -355,7 +355,7 @@ def test_the_settings_of_a_checkpoint_for_chats_change_no_answer():
     assert chatting.answer(*asked, max_new_tokens=5) == plain
     ids = chatting.encode_prompts(QUESTIONS, [4] * 4)
     penalised = chatting.model.generate(
-        **chatting._arguments(ids), **chatting.image_inputs(asked[1]), max_new_tokens=5, do_sample=False
+        **chatting.text_inputs(ids), **chatting.image_inputs(asked[1]), max_new_tokens=5, do_sample=False
     )
     assert [chatting.decode(row) for row in penalised[:, ids.input_ids.shape[1] :].tolist()] != plain
 
@@ -492,13 +492,22 @@ def test_an_unknown_kind_lists_those_that_exist():
         families.load("blip", "anywhere", POLICY)
 
 
-@pytest.mark.parametrize(("change", "words"), [("less", "lacks .*linear_1.weight"), ("more", "also holds .*tail")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("less", "lacks .*linear_1.weight .1 tensors.: no InternVL"),
+        ("more", "also holds .*tail"),
+        ("other", "has in other sizes .*linear_1.weight"),
+    ],
+)
 def test_an_unknown_layout_is_refused(tmp_path, change, words):
     untouched("internvl").save(tmp_path)
     file = tmp_path / "model.safetensors"
     stored = load_file(file)
     if change == "less":
         del stored["multi_modal_projector.linear_1.weight"]
+    elif change == "other":
+        stored["multi_modal_projector.linear_1.weight"] = torch.zeros(3, 3)
     else:
         stored["multi_modal_projector.tail.weight"] = torch.zeros(2)
     save_file(stored, file, {"format": "pt"})
@@ -512,6 +521,14 @@ def test_pickled_weights_are_never_read(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     torch.save(family.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="model.safetensors"):
+        families.load("llava", tmp_path, POLICY)
+
+
+def test_a_checkpoint_without_tokenizer_is_refused(tmp_path):
+    untouched("llava").save(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).unlink()
+    with pytest.raises(UnfitCheckpoint, match="no tokenizer"):
         families.load("llava", tmp_path, POLICY)
 
 
@@ -603,7 +620,7 @@ def test_prompt_and_pixels_are_those_of_transformers_own_processor(kind, size):
     data = frame_of(*size)  # a square for LLaVA, whose processor crops what the model was trained to see padded
     images = [family.read(data)]
     batch = family.encode_prompts(["Why?"], [family.image_tokens(images[0])])
-    mine = family._arguments(batch) | family.image_inputs(images)
+    mine = family.text_inputs(batch) | family.image_inputs(images)
     text = re.sub("</?img>", "", family.template().replace("QUESTION", "Why?"))
     processor = processor_of(kind, family.tokenizer)
     theirs = processor(text=[text], images=[rgb(data)], return_tensors="pt", add_special_tokens=kind == "llava")

@@ -1,4 +1,4 @@
-"""Two processes train what one trains."""
+"""Two processes train what one trains, whether each holds the whole model or its part."""
 
 import json
 from collections import Counter
@@ -16,25 +16,25 @@ from irgpt_lib.training import distributed, trainer
 from irgpt_lib.training.distributed import share_of
 
 
-def recorded(folder):
+def recorded(folder, parallel):
     """Both stages; each rank leaves its histories and the items that it asked for, rank 0 the weights."""
     asked = []
     whole = trainer.TextImages.__getitem__
     trainer.TextImages.__getitem__ = lambda data, index: asked.append(index) or whole(data, index)
     vlm, told = fresh(), {}
     for stage in (1, 2):
-        told[f"stage {stage}"] = train(stage, vlm).to_dict("list")
+        told[f"stage {stage}"] = train(stage, vlm, parallel=parallel).to_dict("list")
         told[f"asked {stage}"], asked[:] = list(asked), []
     rank = distributed.ranks().rank
     (folder / f"{rank}.json").write_text(json.dumps(told))
     save_file(weights_of(vlm.model), folder / f"{rank}.safetensors")
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What each of two ranks told, and its weights."""
+@pytest.fixture(scope="module", params=["replicate", "shard"])
+def told(request, tmp_path_factory):
+    """What each of two ranks told, and its weights; each held the whole model, or its part."""
     folder = tmp_path_factory.mktemp("ranks")
-    on_ranks(2, recorded, folder)
+    on_ranks(2, recorded, folder, request.param)
     return [(json.loads((folder / f"{r}.json").read_text()), load_file(folder / f"{r}.safetensors")) for r in (0, 1)]
 
 

@@ -3,7 +3,8 @@
 A checkpoint is a folder `step-00000012` of two files: `state.safetensors` holds the trained tensors and the
 optimiser's moments; `state.json` holds the position, the scheduler, the history, the settings, the other file's SHA-256
 and its own. It appears whole or not at all, and the newest two are kept. What training draws at random hangs on no
-state (`draws`), so none is stored.
+state (`draws`), so none is stored. Parameters that are shared out over ranks are gathered one at a time and written
+whole by the first rank, so that any number of ranks can go on; torch.distributed.checkpoint would leave a pickle.
 """
 
 import fcntl
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from irgpt_lib import artifacts
+from irgpt_lib.training.sharding import laid_out, whole
 
 FORMAT = 1
 KEPT = 2
@@ -150,20 +152,21 @@ def _read(folder: Path) -> Progress:
     return Progress(state["step"], load_file(folder / TENSORS), state["scheduler"], state["history"])
 
 
-def state_tensors(named: Iterable[tuple[str, nn.Parameter]], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The named parameters as `model/<name>` and their optimiser state as `<moment>/<name>`, on the CPU."""
-    tensors = {}
+def state_tensors(
+    named: Iterable[tuple[str, nn.Parameter]], optimiser: torch.optim.Optimizer
+) -> Iterator[tuple[str, Tensor]]:
+    """The named parameters as `model/<name>` and their optimiser state as `<moment>/<name>`, whole and on the CPU, one
+    after the other. Where they are shared out over ranks, every rank must ask for all."""
     for name, parameter in named:
-        tensors[f"{MODEL}/{name}"] = parameter.detach().cpu()
+        yield f"{MODEL}/{name}", whole(parameter.detach()).cpu()
         for moment, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{moment}/{name}"] = value.detach().cpu()
-    return tensors
+            yield f"{moment}/{name}", whole(value.detach()).cpu()
 
 
 def put_back(
     tensors: dict[str, Tensor], named: Iterable[tuple[str, nn.Parameter]], optimiser: torch.optim.Optimizer
 ) -> None:
-    """What `state_tensors` took, into the same parameters and a new optimiser."""
+    """What `state_tensors` took, into the same parameters and a new optimiser, on as many ranks or on others."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
@@ -171,10 +174,10 @@ def put_back(
     for name, parameter in named:
         parts = by_name[name]
         with torch.no_grad():
-            parameter.copy_(parts.pop(MODEL))
+            parameter.copy_(laid_out(parts.pop(MODEL), parameter))
         if parts:
             # a fused optimiser keeps its count of steps where the parameter lies
-            optimiser.state[parameter] = {moment: value.to(parameter.device) for moment, value in parts.items()}
+            optimiser.state[parameter] = {moment: laid_out(value, parameter) for moment, value in parts.items()}
 
 
 def digest(parts: Iterable[bytes | str | Tensor]) -> str:

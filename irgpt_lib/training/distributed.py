@@ -1,10 +1,10 @@
 """One training on one process or on many: who takes which part of a batch, and what they tell one another.
 
 `torchrun` (or `accelerate launch`) starts the processes, and each runs the same command. Every batch of the order stays
-one optimiser step whatever the number of ranks, who divide it among themselves, so no step ever mixes tiers. Each rank
-holds the whole model: what a stage trains, and so what ranks exchange, is small beside what it freezes. Gradients are
-therefore summed in one piece and in one layout, and a resumed run adds them up in the unbroken run's order; DDP lays
-its buckets anew after the first step.
+one optimiser step whatever the number of ranks, who divide it among themselves, so no step ever mixes tiers. Where each
+rank holds the whole model, gradients are summed in one piece and in one layout, since what a stage trains is small
+beside what it freezes; a resumed run then adds them up in the unbroken run's order, whereas DDP lays its buckets anew
+after the first step. Where the model is shared out (`sharding`), FSDP2 adds them up in its own fixed layout.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ the curriculum. Stage 2, instruction tuning, trains the whole projector and LoRA
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.models.vlm import PARTS, VisionLanguageModel
 from irgpt_lib.training.draws import Augment
+from irgpt_lib.training.sharding import Parallel
 from irgpt_lib.training.trainer import COLUMNS, Recipe, Saving, TextImages, fit
 
 # The vision encoder has projections of the same names: a bare list of them would put LoRA there too.
@@ -46,13 +48,15 @@ def stage1(
     seed: int,
     augment: Augment = "none",
     micro: int = 0,
+    parallel: Parallel = "replicate",
+    activation_checkpointing: bool = False,
     saving: Saving | None = None,
 ) -> pd.DataFrame:
     """Train vision encoder and projector on captions in the given order; changes `vlm` in place.
 
     `samples` is indexed by sample_id and holds `infrared` and `caption`. The language model only passes gradients on:
-    it stays in evaluation mode and its own weights get none. An empty order trains nothing. For `augment`, `micro`
-    and `saving` see `trainer`.
+    it stays in evaluation mode and its own weights get none. An empty order trains nothing. For the other options see
+    `trainer`.
 
     Returns:
         One row a step: step, loss, weighted_loss, gradient_norm, tier (of its first sample), stage.
@@ -78,7 +82,15 @@ def stage1(
         data,
         [members.tolist() for _, members in grouped["position"]],
         [([n for n in sorted(trainable(model)) if n.startswith(PARTS[part])], rate) for part, rate in rates.items()],
-        _recipe("stage 1", one, one.scheduler, config, seed, augment, micro),
+        Recipe(
+            label="stage 1",
+            scheduler=one.scheduler,
+            augment=augment,
+            micro=micro,
+            parallel=parallel,
+            activation_checkpointing=activation_checkpointing,
+            **_shared(one, config, seed),
+        ),
         tiers=grouped["tier"].first().tolist(),
         frozen=[model.model.language_model],
         saving=saving,
@@ -97,11 +109,13 @@ def stage2(
     augment: Augment = "none",
     micro: int = 0,
     features_mb: int = 0,
+    parallel: Parallel = "replicate",
+    activation_checkpointing: bool = False,
     saving: Saving | None = None,
 ) -> tuple[PeftModel, pd.DataFrame]:
     """Instruction tuning, in a random order drawn from `seed`: projector in full and LoRA on the language model only.
 
-    For `augment`, `micro`, `features_mb` and `saving` see `trainer`.
+    For the options see `trainer`.
 
     Returns:
         The adapted model, and one row a step: step, loss, weighted_loss, gradient_norm, tier (-1), stage.
@@ -127,36 +141,32 @@ def stage2(
         TextImages(images, questions, answers, [1.0] * len(images), vlm.image_px),
         batches,
         [(sorted(trainable(vlm.model)), two.lr)],
-        _recipe("stage 2", two, "cosine", config, seed, augment, micro, features_mb),
+        Recipe(
+            label="stage 2",
+            scheduler="cosine",
+            augment=augment,
+            micro=micro,
+            features_mb=features_mb,
+            parallel=parallel,
+            activation_checkpointing=activation_checkpointing,
+            **_shared(two, config, seed),
+        ),
         frozen=[vlm.model.model.vision_tower],
         saving=saving,
     )
     return model, history.assign(stage="stage 2")
 
 
-def _recipe(
-    label: str,
-    stage: params.Stage1 | params.Stage2,
-    scheduler: str,
-    config: params.Train,
-    seed: int,
-    augment: Augment,
-    micro: int,
-    features_mb: int = 0,
-) -> Recipe:
-    return Recipe(
-        label=label,
-        scheduler=scheduler,
-        warm_up=stage.warm_up,
-        weight_decay=stage.weight_decay,
-        smoothing=config.smoothing,
-        precision=config.precision,
-        workers=config.workers,
-        seed=seed,
-        augment=augment,
-        micro=micro,
-        features_mb=features_mb,
-    )
+def _shared(stage: params.Stage1 | params.Stage2, config: params.Train, seed: int) -> dict[str, Any]:
+    """What the recipes of both stages take from params."""
+    return {
+        "warm_up": stage.warm_up,
+        "weight_decay": stage.weight_decay,
+        "smoothing": config.smoothing,
+        "precision": config.precision,
+        "workers": config.workers,
+        "seed": seed,
+    }
 
 
 def stage1_state(vlm: VisionLanguageModel) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ randomness and checkpoints are taken out of it.
 
 import math
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -42,9 +43,12 @@ from irgpt_lib.training.features import (
     worth_remembering,
 )
 from irgpt_lib.training.loss import answer_losses, weighted_loss
+from irgpt_lib.training.sharding import Parallel, checkpointed, sharded, whole
 
 COLUMNS = ["step", "loss", "weighted_loss", "gradient_norm", "tier"]
 CLIPPED_AT = 1.0
+# What a recipe says of the means only: a training may go on with others.
+MEANS = ("label", "workers", "parallel", "activation_checkpointing")
 BLANK = np.zeros((1, 1), np.uint8)
 ALIKE = "start every rank with the same command on the same files"
 
@@ -138,7 +142,9 @@ class Recipe:
     `warm_up` is a share of the steps (0-1). `smoothing` is that of `loss.token_losses`. A rank passes `micro` samples
     through the model at a time (0: its whole share of a batch), which changes the result by rounding only. `workers`
     load data and change nothing. If they fit into `features_mb` MB on the device, the outputs of a frozen vision tower
-    are computed once for each image, on one rank and without augmentation; this too changes rounding only.
+    are computed once for each image, on one rank and without augmentation; this too changes rounding only. So does
+    `parallel`: each of several ranks holds the whole model, or with `shard` its part of it. `activation_checkpointing`
+    computes each transformer block twice to keep less in between, and changes nothing.
     """
 
     label: str
@@ -152,6 +158,8 @@ class Recipe:
     augment: Augment = "none"
     micro: int = 0
     features_mb: int = 0
+    parallel: Parallel = "replicate"
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,8 @@ def fit(
     progress line. Without batches nothing is trained.
 
     With `saving` the same call goes on where a killed one stopped and ends in the same weights, bitwise on the CPU with
-    as many ranks; with another number of ranks they agree up to rounding.
+    as many ranks; with another number of ranks, or another `parallel`, they agree up to rounding. Where the model is
+    shared out, `vlm.model` waits whole in the host's memory and gets the trained weights at the end, on every rank.
 
     Returns:
         One row a step: `step` (from 1), `loss` (mean over the batch), `weighted_loss` (Eq. 6), `gradient_norm` (before
@@ -240,8 +249,9 @@ class _Pass:
         self.groups = groups
         self.ranks: Ranks = ranks()
         self.draws = draws_of(batches, data.keys, recipe.seed)
-        self.trained = _trained(vlm.model, groups)
-        self.module = SampleLosses(vlm, recipe.smoothing).to(self.ranks.device)
+        self.shared_out = recipe.parallel == "shard" and self.ranks.count > 1
+        self.module = self._placed(SampleLosses(vlm, recipe.smoothing))
+        self.trained = _trained(self.module.model, groups)
         named = dict(self.trained)
         self.optimiser = torch.optim.AdamW(
             [{"params": [named[name] for name in names], "lr": lr} for names, lr in groups],
@@ -257,6 +267,11 @@ class _Pass:
         self.tower: RememberedTower | None = None
         self.distinct = self._distinct()
 
+    def _placed(self, module: SampleLosses) -> SampleLosses:
+        if self.shared_out:
+            return sharded(module, self.ranks, self.recipe.precision, shared=[self.keys])
+        return module.to(self.ranks.device)
+
     def _distinct(self) -> Distinct | None:
         """The images whose features are computed once; None where each is computed as it is met."""
         images, meetings = self.data.images, sum(map(len, self.draws))
@@ -266,8 +281,7 @@ class _Pass:
 
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, by name; call it before the first step."""
-        recipe = asdict(self.recipe)
-        del recipe["workers"], recipe["label"]
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in MEANS}
         order = [f"{draw.index}/{draw.visit}" for batch in self.draws for draw in (*batch, Draw(-1, 0, 0))]
         return recipe | {
             "data": self.data.digest(),
@@ -280,9 +294,22 @@ class _Pass:
     def to_the_end(self, frozen: Sequence[nn.Module], checkpoints: Checkpoints | None, every: int) -> pd.DataFrame:
         if checkpoints is not None:
             self._resume(checkpoints)
+        names = {module: name for name, module in self.vlm.model.named_modules()}
         self.module.train()
         for module in frozen:
-            module.eval()
+            self.module.model.get_submodule(names[module]).eval()
+        with checkpointed(self.module) if self.recipe.activation_checkpointing else nullcontext():
+            history = self._with_features(checkpoints, every)
+        if self.shared_out:
+            self._bring_back()
+        return history
+
+    @torch.no_grad()
+    def _bring_back(self) -> None:
+        for (_, original), (_, trained) in zip(_trained(self.vlm.model, self.groups), self.trained, strict=True):
+            original.copy_(whole(trained))
+
+    def _with_features(self, checkpoints: Checkpoints | None, every: int) -> pd.DataFrame:
         if self.distinct is None or len(self.history) == len(self.draws):
             return self._steps(checkpoints, every)
         with self._autocast():
@@ -334,8 +361,9 @@ class _Pass:
             both = torch.stack([losses.detach(), losses.detach() * weights]).double()
             totals += both[:, : len(part)].sum(1) / size
         parameters = [parameter for _, parameter in self.trained]
-        self.ranks.sum_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, CLIPPED_AT)
+        if not self.shared_out:
+            self.ranks.sum_gradients(parameters)
+        norm = whole(nn.utils.clip_grad_norm_(parameters, CLIPPED_AT))
         loss, weighted, norm = (*self.ranks.summed(totals).tolist(), norm.item())
         self._guard(step, loss=loss, weighted_loss=weighted, gradient_norm=norm)
         self.optimiser.step()
@@ -368,9 +396,11 @@ class _Pass:
                 )
 
     def _save(self, checkpoints: Checkpoints) -> None:
+        tensors = state_tensors(self.trained, self.optimiser)
         if self.ranks.first:
-            tensors = state_tensors(self.trained, self.optimiser)
-            checkpoints.save(Progress(len(self.history), tensors, self.scheduler.state_dict(), self.history))
+            checkpoints.save(Progress(len(self.history), dict(tensors), self.scheduler.state_dict(), self.history))
+        elif self.shared_out:
+            deque(tensors, maxlen=0)
         self.saved_at = len(self.history)
 
     def _resume(self, checkpoints: Checkpoints) -> None:

@@ -9,9 +9,9 @@ from irgpt_lib.compat import ensure_torchvision
 
 ensure_torchvision()
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase  # noqa: E402
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase  # noqa: E402
 
-from irgpt_lib.models.families.family import Family, ImagePolicy, UnfitCheckpoint  # noqa: E402
+from irgpt_lib.models.families.family import Family, ImagePolicy, UnfitCheckpoint, read_tokenizer, read_weights  # noqa: E402
 from irgpt_lib.models.families.internvl import InternVL  # noqa: E402
 from irgpt_lib.models.families.llava import Llava  # noqa: E402
 from irgpt_lib.models.families.pandagpt import PandaGPT  # noqa: E402
@@ -20,8 +20,6 @@ from irgpt_lib.models.vlm import BASE_NOTE, Shape  # noqa: E402
 
 FAMILIES: dict[str, type[Family]] = {family.kind: family for family in (InternVL, Qwen2VL, Llava, PandaGPT)}
 ORIGINAL_INTERNVL = "internvl_chat"
-# Buffers that earlier versions of transformers stored, and later ones compute.
-COMPUTED = (".position_ids", ".inv_freq")
 
 
 def build(kind: str, shape: Shape, tokenizer: PreTrainedTokenizerBase, seed: int, policy: ImagePolicy) -> Family:
@@ -39,22 +37,13 @@ def load(kind: str, weights: str | Path, policy: ImagePolicy, *, dtype: torch.dt
 
     Raises:
         OSError: transformers finds no such folder or checkpoint, or no safetensors in it.
-        UnfitCheckpoint: the checkpoint is of another family, or its tensors are not those of the family's classes.
+        UnfitCheckpoint: the checkpoint is of another family, its tensors are not those of the family's classes, or it
+            has no tokenizer.
     """
     family = _family(kind)
     _require_kind(str(weights), family)
-    model, told = family.model_class.from_pretrained(
-        weights, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
-    )
-    odd = {
-        "lacks": told["missing_keys"],
-        "also holds": [key for key in told["unexpected_keys"] if not key.endswith(COMPUTED)],
-    }
-    for what, names in odd.items():
-        if names:
-            known = family.model_class.__name__
-            raise UnfitCheckpoint(f"{weights} {what} {sorted(names)[:3]} ({len(names)} tensors): no layout of {known}")
-    return family(model, AutoTokenizer.from_pretrained(weights, trust_remote_code=False), policy)
+    model = read_weights(family.model_class, weights, dtype, exact=True)
+    return family(model, read_tokenizer(weights), policy)
 
 
 def base_weights(folder: Path) -> str:

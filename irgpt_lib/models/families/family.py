@@ -21,7 +21,7 @@ from irgpt_lib.compat import ensure_torchvision
 
 ensure_torchvision()
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD  # noqa: E402
 
 from irgpt_lib.irtd.record import FRAME  # noqa: E402
@@ -37,6 +37,8 @@ LANGUAGE = ("model.language_model", "lm_head")
 LANGUAGE_LINEAR = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 # Published checkpoints come with settings for chats; a penalty on repetition would punish repeated coordinates.
 GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
+# Buffers that earlier versions of transformers stored, and later ones compute.
+COMPUTED = (".position_ids", ".inv_freq")
 WITHIN_MINIATURES = {"initializer_range": 0.05}
 
 
@@ -202,9 +204,9 @@ class Family(ABC):
     def inputs(self, questions: Sequence[str], answers: Sequence[str], images: Sequence[Tiles]) -> dict[str, Tensor]:
         """All that a training step needs of a batch: the model's arguments, and `labels`."""
         batch = self.encode(questions, answers, [self.image_tokens(i) for i in images])
-        return self._arguments(batch) | {"labels": batch.labels} | self.image_inputs(images)
+        return self.text_inputs(batch) | {"labels": batch.labels} | self.image_inputs(images)
 
-    def _arguments(self, batch: Batch) -> dict[str, Tensor]:
+    def text_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The model's text arguments."""
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
@@ -214,7 +216,7 @@ class Family(ABC):
         self.model.eval()
         batch = self.encode_prompts(questions, [self.image_tokens(i) for i in images])
         first = next(self.model.parameters())
-        arguments = self._arguments(batch) | self.image_inputs(images)
+        arguments = self.text_inputs(batch) | self.image_inputs(images)
         placed = {name: value.to(first.device) for name, value in arguments.items()}
         placed["pixel_values"] = placed["pixel_values"].to(first.dtype)
         generated = self.model.generate(**placed, **GREEDY, max_new_tokens=max_new_tokens, pad_token_id=self.pad_id)
@@ -271,6 +273,47 @@ class Family(ABC):
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
         counted = {part: sum(sizes[name] for name in self.names(part)) for part in self.parts}
         return {"kind": self.kind, **counted, "policy": self.policy, "frame": self.frame.kind}
+
+
+def read_weights(model_class: Any, weights: str | Path, dtype: torch.dtype, *, exact: bool) -> Any:
+    """A model of a transformers class, each of its tensors from the checkpoint's safetensors; with `exact` the
+    checkpoint holds no other. Remote code is never run.
+
+    Raises:
+        OSError: transformers finds no such folder or checkpoint, or no safetensors in it.
+        UnfitCheckpoint: tensors are missing, of another size, or too many.
+    """
+    model, told = model_class.from_pretrained(
+        weights,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are told below, by name
+    )
+    odd = {
+        "lacks": told["missing_keys"],
+        "has in other sizes": [name for name, *_ in told["mismatched_keys"]],
+        "also holds": [name for name in told["unexpected_keys"] if exact and not name.endswith(COMPUTED)],
+    }
+    for what, names in odd.items():
+        if names:
+            some = ", ".join(sorted(names)[:3])
+            raise UnfitCheckpoint(f"{weights} {what} {some} ({len(names)} tensors): no {type(model).__name__}")
+    return model
+
+
+def read_tokenizer(weights: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a checkpoint.
+
+    Raises:
+        UnfitCheckpoint: there is none that transformers can build.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnfitCheckpoint(f"{weights}: no tokenizer (tokenizer.json, tokenizer_config.json): {reason}") from error
 
 
 def text_config(model_type: str, shape: Shape, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

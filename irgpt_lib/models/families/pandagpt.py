@@ -21,7 +21,6 @@ from transformers import (  # noqa: E402
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     CLIPVisionModelWithProjection,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -30,7 +29,16 @@ from transformers import (  # noqa: E402
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling  # noqa: E402
 
-from irgpt_lib.models.families.family import Family, ImagePolicy, UnfitCheckpoint, clip_config, finish, text_config  # noqa: E402
+from irgpt_lib.models.families.family import (  # noqa: E402
+    Family,
+    ImagePolicy,
+    UnfitCheckpoint,
+    clip_config,
+    finish,
+    read_tokenizer,
+    read_weights,
+    text_config,
+)
 from irgpt_lib.models.families.pixels import Tiles, cropped  # noqa: E402
 from irgpt_lib.models.tokenizer import IMAGE  # noqa: E402
 from irgpt_lib.models.vlm import PLACEHOLDER, Shape, start_positions  # noqa: E402
@@ -114,12 +122,12 @@ class PandaGPT(Family):
             OSError: transformers finds one of them not, or no safetensors in it.
             UnfitCheckpoint: one of them is incomplete, or the language model is not built as Llama is.
         """
-        clip = _whole(CLIPVisionModelWithProjection, encoder, dtype)
-        llm = _whole(AutoModelForCausalLM, language, dtype)
+        clip = read_weights(CLIPVisionModelWithProjection, encoder, dtype, exact=False)
+        llm = read_weights(AutoModelForCausalLM, language, dtype, exact=False)
         inner = llm.base_model
         if not any(re.fullmatch(cls.lora_targets, f"language_model.{name}") for name, _ in inner.named_modules()):
             raise UnfitCheckpoint(f"{language}: no matrix has a name that fits {cls.lora_targets}")
-        tokenizer = AutoTokenizer.from_pretrained(language, trust_remote_code=False)
+        tokenizer = read_tokenizer(language)
         tokenizer.add_tokens([AddedToken(IMAGE, special=True)])
         if len(tokenizer) > llm.get_input_embeddings().num_embeddings:
             llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -156,13 +164,3 @@ class PandaGPT(Family):
 
     def _adds_start(self, text: str) -> bool:
         return not self.own_tokenizer
-
-
-def _whole(kind: Any, weights: str | Path, dtype: torch.dtype) -> Any:
-    """A model of a transformers class that found each of its tensors in the checkpoint, which may hold others."""
-    model, told = kind.from_pretrained(
-        weights, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
-    )
-    if missing := sorted(told["missing_keys"]):
-        raise UnfitCheckpoint(f"{weights} lacks {missing[:3]} ({len(missing)} tensors) of {type(model).__name__}")
-    return model

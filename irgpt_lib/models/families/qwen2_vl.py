@@ -116,9 +116,9 @@ class Qwen2VL(Family):
         grids = [(1, *self._grid(image)) for image in images]
         return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}
 
-    def _arguments(self, batch: Batch) -> dict[str, Tensor]:
+    def text_inputs(self, batch: Batch) -> dict[str, Tensor]:
         kinds = (batch.input_ids == self.image_id).int()  # 1 is an image, whose tokens get rows and columns
-        return super()._arguments(batch) | {"mm_token_type_ids": kinds}
+        return super().text_inputs(batch) | {"mm_token_type_ids": kinds}
 
     def in_study_grammar(self, answer: str, size: Size) -> str:
         boxed = BOX.sub(r"<box>[[\1, \2, \3, \4]]</box>", answer)
