@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from miniature import captioned, fresh, grays
+from miniature import ONE_TILE, captioned, fresh, fresh_base, grays
 from peft import PeftModel
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from irgpt_lib import params
-from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, load, load_base, save_base
+from irgpt_lib.models import families
+from irgpt_lib.models.vlm import save_base
 from irgpt_lib.training import stages
 from irgpt_lib.training.export import Facts, export_adapter, model_card, write_merged
 
@@ -45,12 +46,12 @@ def run(tmp_path_factory):
     """A folder with an untouched `base`, a `run` of both stages whose weights differ much from it, and its logits."""
     folder = tmp_path_factory.mktemp("study")
     vlm = fresh()
-    save_base(vlm, "", folder / "base")
+    save_base(fresh_base(), "", folder / "base")
     train = params.load("train", profile="smoke").train
     two = train.stage2.model_copy(update={"batch_size": 2, "epochs": 1, "lr": 0.05, "warm_up": 0.0})
     with torch.no_grad():
         for name, p in vlm.model.named_parameters():
-            if name.startswith(tuple(PARTS[part] for part in stages.STAGE1)):
+            if name in vlm.names("vision", "projector"):
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name))))
     first = stages.stage1_state(vlm)
     images, questions = captioned(4)["infrared"].tolist(), ["Is there a car?"] * 4
@@ -63,10 +64,9 @@ def run(tmp_path_factory):
 
 @torch.inference_mode()
 def logits(model, vlm):
-    batch = vlm.encode_prompts(["Is there a car?", "Where is the person?"])
+    batch = vlm.inputs(["Is there a car?", "Where is the person?"], ["yes", "no"], [gray[None] for gray in grays(2)])
     model.eval()
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    return model(**inputs, pixel_values=vlm.pixel_values(grays(2))).logits
+    return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
 
 
 def front_matter(text):
@@ -76,7 +76,7 @@ def front_matter(text):
 def test_the_adapter_on_the_untouched_base_is_the_trained_model(run, tmp_path):
     folder, expected = run
     export_adapter(folder / "run", tmp_path / "adapter", FACTS)
-    vlm = load_base(folder / "base")
+    vlm = families.load("internvl", folder / "base", ONE_TILE)
     assert not torch.allclose(logits(vlm.model, vlm), expected, atol=0.1), "the training must have changed something"
     loaded = PeftModel.from_pretrained(vlm.model, tmp_path / "adapter")
     torch.testing.assert_close(logits(loaded, vlm), expected, **TOLERANCE)
@@ -86,7 +86,7 @@ def test_the_adapter_on_the_untouched_base_is_the_trained_model(run, tmp_path):
 def test_the_exported_adapter_merges(run, tmp_path):
     folder, expected = run
     export_adapter(folder / "run", tmp_path / "adapter", FACTS)
-    vlm = load_base(folder / "base")
+    vlm = families.load("internvl", folder / "base", ONE_TILE)
     merged = PeftModel.from_pretrained(vlm.model, tmp_path / "adapter").merge_and_unload()
     assert not [name for name, _ in merged.named_parameters() if "lora" in name or "modules_to_save" in name]
     torch.testing.assert_close(logits(merged, vlm), expected, **TOLERANCE)
@@ -95,16 +95,18 @@ def test_the_exported_adapter_merges(run, tmp_path):
 def test_without_the_vision_encoder_the_adapter_is_another_model(run):
     """Why the export adds it: the run's own adapter counts on stage 1's file beside it."""
     folder, expected = run
-    vlm = load_base(folder / "base")
+    vlm = families.load("internvl", folder / "base", ONE_TILE)
     alone = PeftModel.from_pretrained(vlm.model, folder / "run" / stages.ADAPTER_FOLDER)
     assert not torch.allclose(logits(alone, vlm), expected, atol=1e-2)
 
 
 def test_the_merged_folder_is_the_trained_model(run, tmp_path):
     folder, expected = run
-    merged = write_merged(load_base(folder / "base"), folder / "run", tmp_path / "merged", FACTS)
+    merged = write_merged(
+        families.load("internvl", folder / "base", ONE_TILE), folder / "run", tmp_path / "merged", FACTS
+    )
     torch.testing.assert_close(logits(merged.model, merged), expected, **TOLERANCE)
-    for again in (load(tmp_path / "merged"), load_base(tmp_path / "merged")):
+    for again in (families.load("internvl", tmp_path / "merged", ONE_TILE),):
         assert torch.equal(logits(again.model, again), logits(merged.model, merged))
     names = {file.name for file in (tmp_path / "merged").iterdir()}
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= names
@@ -139,12 +141,12 @@ def test_a_run_that_lacks_a_file_is_named(tmp_path):
 
 def test_a_run_without_vision_encoder_is_refused(run, tmp_path):
     folder, _ = run
-    vlm = load_base(folder / "base")
+    vlm = families.load("internvl", folder / "base", ONE_TILE)
     adapted = stages.get_peft_model(
         copy.deepcopy(vlm.model),
-        stages.LoraConfig(target_modules=stages.LANGUAGE_LINEAR, modules_to_save=[stages.PROJECTOR]),
+        stages.LoraConfig(target_modules=vlm.lora_targets, modules_to_save=list(vlm.trained_in_full)),
     )
-    only = {name: t for name, t in stages.stage1_state(vlm).items() if stages.PROJECTOR in name}
+    only = {name: t for name, t in stages.stage1_state(vlm).items() if "multi_modal_projector" in name}
     (tmp_path / "run").mkdir()
     stages.save_run(tmp_path / "run", only, adapted)
     with pytest.raises(KeyError, match="holds no `vision_tower`"):
@@ -202,14 +204,14 @@ def test_the_cards_own_lines_load_the_model(run, tmp_path, merged):
     folder, expected = run
     target = tmp_path / "model"
     if merged:
-        write_merged(load_base(folder / "base"), folder / "run", target, FACTS)
+        write_merged(families.load("internvl", folder / "base", ONE_TILE), folder / "run", target, FACTS)
     else:
         export_adapter(folder / "run", target, FACTS)
     code = re.search(r"```python\n(.*?)```", (target / "README.md").read_text(), re.S)[1]
     code = code.replace('base = "..."', f"base = {str(folder / 'base')!r}").replace('"..."', repr(str(target)))
     names = {}
     exec(code, names)
-    vlm = VisionLanguageModel(names["model"], names["tokenizer"])
+    vlm = families.InternVL(names["model"], names["tokenizer"], ONE_TILE)
     torch.testing.assert_close(logits(vlm.model, vlm), expected, **TOLERANCE)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniature import SHAPE as SMALLEST
 from miniature import changed, grays, weights_of
-from miniature import untouched as internvl_of_the_study
+from miniature import new as internvl_of_the_study
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file

@@ -6,6 +6,8 @@ import torch
 from miniature import captioned, changed, fresh, weights_of
 from resume_matrix import ANSWERS, ASKED, config, files_of
 
+from irgpt_lib import params
+from irgpt_lib.curriculum import schedule
 from irgpt_lib.training import stages, trainer
 from irgpt_lib.training.features import RememberedTower, distinct, tower_outputs, worth_remembering
 from irgpt_lib.training.trainer import Saving
@@ -65,7 +67,7 @@ def test_a_tower_that_learns_is_never_remembered(monkeypatch):
     rows = captioned(3)
     scores = {"rank": range(3), "alpha": 0.1, "sample_id": rows["sample_id"].to_numpy()}
     one = config().stage1.model_copy(update={"epochs": 2, "tiers": 1})
-    order = stages.curriculum_order(pd.DataFrame(scores), one, seed=0)
+    order = schedule.from_params(pd.DataFrame(scores), one, params.load("difficulty").difficulty, seed=0)
     stages.stage1(vlm, rows, order, config(), seed=0)
     assert not passed
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from miniature import captioned, fresh
+from miniature import ONE_TILE, captioned, fresh_base
 from resume_matrix import ANSWERS, ASKED, CAPTIONS, on_ranks, order
 
 from irgpt_lib import artifacts, params
-from irgpt_lib.models.vlm import load_base, save_base
+from irgpt_lib.models import families
+from irgpt_lib.models.vlm import save_base
 from irgpt_lib.training import launch, stages, trainer
 
 RUN = launch.Run("cl", 0, "smoke", augment="tone", parallel="shard", activation_checkpointing=True, save_every=1)
@@ -22,7 +23,7 @@ BATCHES = 3
 
 def make_study(folder):
     """What notebook 05_train reads, at miniature size."""
-    save_base(fresh(), "", folder / artifacts.BASE)
+    save_base(fresh_base(), "", folder / artifacts.BASE)
     rows = captioned(CAPTIONS)
     artifacts.write_table(artifacts.SAMPLES, rows)
     table = order()
@@ -51,7 +52,7 @@ def study(tmp_path, monkeypatch):
 def in_the_notebook(run):
     """Its calls: the losses of both stages."""
     config = params.load("train", profile=run.profile, variant=run.variant).train
-    vlm = load_base(artifacts.path(artifacts.BASE))
+    vlm = families.load("internvl", artifacts.path(artifacts.BASE), ONE_TILE)
     samples = artifacts.read_table(artifacts.SAMPLES).set_index("sample_id")
     table = artifacts.read_table(artifacts.order_name(run.variant, run.seed))
     first = stages.stage1(vlm, samples, table, config, seed=run.seed, **run.options(1))

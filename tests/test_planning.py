@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from miniature import SHAPE, captioned
+from miniature import ONE_TILE, SHAPE, captioned
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.irtd.record import png_bytes
 from irgpt_lib.models import families
 from irgpt_lib.models.families.family import ImagePolicy
+from irgpt_lib.models.families.internvl import InternVL
 from irgpt_lib.training import planning, stages
 from irgpt_lib.training.base import new_model
 from irgpt_lib.training.dry_run import (
@@ -40,7 +42,7 @@ from irgpt_lib.training.loss import answer_losses
 from irgpt_lib.training.planning import GATHERED, SHARDED, UNREDUCED, Machine, Speed, Unplannable
 
 WIDE = replace(SHAPE, vision_width=64, vision_layers=2, language_width=128, language_layers=2)
-DEEP = replace(SHAPE, patch_px=8, vision_width=96, vision_layers=3, language_width=64, language_layers=4)
+DEEP = replace(SHAPE, patch_px=8, vision_width=96, vision_layers=2, language_width=64, language_layers=3)
 LORA = params.Lora(rank=8, alpha=16, dropout=0.0)
 PIECE = Piece(4, 1, 3, 12, 4)
 POLICY = ImagePolicy(max_tiles=1, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
@@ -51,6 +53,7 @@ def shape_of(model, name="miniature"):
     return ModelShape(name, families.FAMILIES[kind], model.config, "a test", None)
 
 
+@cache
 def miniature(shape=WIDE):
     vlm = new_model(shape, 0)
     return replace(shape_of(vlm.model), ordered=vlm.ordered)
@@ -86,42 +89,44 @@ def weights_bytes(model):
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def trained_for_real(stage, shape, config, micro):
+def trained_for_real(stage, shape, config, micro, lean):
     """Peak of two real steps of a stage, and the piece that describes their texts."""
-    vlm, samples = new_model(shape, 0), captioned(2 * getattr(config, f"stage{stage}").batch_size)
+    made, samples = new_model(shape, 0), captioned(2 * getattr(config, f"stage{stage}").batch_size)
+    vlm = InternVL(made.model, made.tokenizer, ONE_TILE)
     before = weights_bytes(vlm.model)
     answers = [len(vlm.text_ids(text)) + 1 for text in samples["caption"]]
-    prompt, mean = len(vlm.prompt_ids(CAPTION_PROMPT)) - vlm.image_tokens, round(np.mean(answers))
+    prompt, mean = len(vlm.prompt_ids(CAPTION_PROMPT, 0)), round(np.mean(answers))
 
     def work():
         if stage == 1:
             scores = {"rank": np.arange(len(samples)), "alpha": np.linspace(-1, 1, len(samples))}
             ranked = pd.DataFrame({"sample_id": samples["sample_id"].to_numpy()} | scores)
             order = schedule.from_params(ranked, config.stage1, params.load("difficulty").difficulty, seed=0)
-            return stages.stage1(vlm, samples, order, config, seed=0, micro=micro)
+            return stages.stage1(vlm, samples, order, config, seed=0, micro=micro, activation_checkpointing=lean)
         texts = ([CAPTION_PROMPT] * len(samples), samples["caption"].tolist())
-        return stages.stage2(vlm, samples["infrared"].tolist(), *texts, config, seed=0, micro=micro)
+        images, options = samples["infrared"].tolist(), {"micro": micro, "activation_checkpointing": lean}
+        return stages.stage2(vlm, images, *texts, config, seed=0, **options)
 
     return before + allocated(work), (prompt, mean, max(answers) - mean)
 
 
 @pytest.mark.parametrize(
-    ("stage", "shape", "batch", "precision", "dropout", "micro"),
+    ("stage", "shape", "batch", "precision", "dropout", "micro", "lean"),
     [
-        (1, SHAPE, 4, "fp32", 0.0, 0),
-        (1, WIDE, 16, "fp32", 0.0, 0),
-        (1, DEEP, 8, "bf16", 0.0, 0),
-        (1, DEEP, 16, "fp32", 0.0, 4),
-        (2, WIDE, 4, "fp32", 0.0, 0),
-        (2, DEEP, 16, "bf16", 0.0, 0),
-        (2, DEEP, 8, "fp32", 0.1, 2),
+        (1, SHAPE, 4, "fp32", 0.0, 0, False),
+        (1, WIDE, 16, "fp32", 0.0, 0, False),
+        (1, DEEP, 8, "bf16", 0.0, 0, False),
+        (1, DEEP, 16, "fp32", 0.0, 0, True),
+        (2, WIDE, 4, "fp32", 0.0, 0, False),
+        (2, DEEP, 16, "bf16", 0.0, 0, False),
+        (2, WIDE, 8, "fp32", 0.1, 4, False),
     ],
 )
-def test_the_counted_peak_is_what_a_real_training_allocates(stage, shape, batch, precision, dropout, micro):
+def test_the_counted_peak_is_what_a_real_training_allocates(stage, shape, batch, precision, dropout, micro, lean):
     config = train_config(batch, precision, dropout)
-    measured, texts = trained_for_real(stage, shape, config, micro)
+    measured, texts = trained_for_real(stage, shape, config, micro, lean)
     size = micro or batch
-    setting = Setting(pieces=batch // size, precision=precision, smoothing=config.smoothing)
+    setting = Setting(pieces=batch // size, precision=precision, smoothing=config.smoothing, checkpointed=lean)
     counted = count_step(miniature(shape), stage, config.stage2.lora, Piece(size, 1, *texts), setting)
     assert counted.peak == pytest.approx(measured, rel=0.15)
     assert sum(counted.at_peak.values()) == counted.peak
@@ -191,9 +196,11 @@ def test_flops_of_stage_1_are_those_of_its_matrix_products(checkpointed):
     counted = count_step(shape, 1, LORA, Piece(2, 1, 80, 120), setting).flops
     vision = 2 * patches * (4 * 1024**2 + 2 * 1024 * 4096)
     language = 2 * text * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+    not_again = 2 * text * 4096 * 14336  # nothing needs the output of a layer's last product
     attention = {"vision": 4 * patches**2 * 1024, "language": 4 * text**2 * 4096}
     again = int(checkpointed)
-    of_layers = (3 + again) * vision + (2 + again) * language + (3.5 + again) * sum(attention.values())
+    of_layers = (3 + again) * vision + (2 + again) * language - again * not_again
+    of_layers += (3.5 + again) * sum(attention.values())
     stem = 2 * 1024 * 3 * 14**2 * 1024 * 2
     projector = 2 * 256 * (4096 * 4096 + 4096 * 4096) * 3
     head = 2 * 120 * 4096 * 92553 * 2
@@ -213,10 +220,8 @@ def test_states_are_four_bytes_a_weight_and_twelve_a_trained_one():
 
 
 def test_checkpointing_takes_activations_and_gives_work():
-    plain, lean = (
-        count_step(miniature(DEEP), 1, LORA, PIECE, Setting(checkpointed=checkpointed))
-        for checkpointed in (False, True)
-    )
+    piece = replace(PIECE, samples=16)
+    plain, lean = (count_step(miniature(DEEP), 1, LORA, piece, Setting(checkpointed=c)) for c in (False, True))
     assert lean.peak < 0.7 * plain.peak and lean.flops > 1.2 * plain.flops and lean.states == plain.states
 
 
@@ -224,25 +229,35 @@ def test_frozen_weights_in_bf16_take_half_and_leave_no_copies():
     shape = published("InternVL2-2B", vision_config=2, text_config=2)
     full, half = (count_step(shape, 1, LORA, PIECE, Setting(precision="bf16", held=held)) for held in ("fp32", "bf16"))
     assert half.states[FROZEN] == full.states[FROZEN] / 2 and half.states[TRAINED] == full.states[TRAINED]
-    # what is left is that of the trained weights
-    assert (
-        full.at_peak[COPIES] > 0.4 * full.states[FROZEN] - 92553 * 2048 * 4
-        and half.at_peak[COPIES] <= full.states[TRAINED]
-    )
+    head_and_layers = full.states[FROZEN] - 4 * 92553 * 2048  # the embedding is looked up, not multiplied
+    assert full.at_peak[COPIES] > 0.5 * head_and_layers
+    assert half.at_peak[COPIES] <= 0.5 * half.states[TRAINED]
 
 
 def test_several_ranks_hold_their_gradients_twice_for_the_exchange():
     # one layer, so that the exchange and not the activations make the peak
     shape = miniature(replace(SHAPE, vision_width=256, language_width=32))
-    alone, many = (count_step(shape, 1, LORA, Piece(1, 1, 3, 3), Setting(ranks=ranks)) for ranks in (1, 2))
+    alone, many = (count_step(shape, 1, LORA, Piece(2, 1, 3, 3), Setting(ranks=ranks)) for ranks in (1, 2))
     assert EXCHANGE not in alone.at_peak and many.at_peak[EXCHANGE] == many.states[GRADIENTS]
     assert many.at_peak[GRADIENTS] == many.states[GRADIENTS]
 
 
 def test_pieces_of_a_batch_need_the_memory_of_one():
-    whole = count_step(miniature(DEEP), 1, LORA, replace(PIECE, samples=16), Setting())
-    pieces = count_step(miniature(DEEP), 1, LORA, PIECE, Setting(pieces=4))
-    assert pieces.peak < 0.5 * whole.peak and pieces.flops == pytest.approx(whole.flops, rel=0.001)
+    whole = count_step(miniature(WIDE), 1, LORA, replace(PIECE, samples=16), Setting())
+    pieces = count_step(miniature(WIDE), 1, LORA, PIECE, Setting(pieces=4))
+    assert pieces.peak < 0.6 * whole.peak and pieces.flops == pytest.approx(whole.flops, rel=0.001)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Every layout is counted as the first one of the smallest model: what a plan makes of it does not depend on it."""
+    counted = {stage: counted_once(stage) for stage in (1, 2)}
+    monkeypatch.setattr(planning, "count_step", lambda shape, stage, *_: counted[stage])
+
+
+@cache
+def counted_once(stage):
+    return count_step(miniature(SHAPE), stage, LORA, PIECE, Setting())
 
 
 def plan(profile="smoke", gpus=1, speed=None, **options):
@@ -257,7 +272,7 @@ def test_steps_of_stage_1_are_those_of_the_order(name):
     assert planning.stage1_steps(333, config) == order["batch"].nunique()
 
 
-def test_hours_follow_from_the_rate_or_from_flops():
+def test_hours_follow_from_the_rate_or_from_flops(quick):
     train = params.load("train", profile="smoke").train
     made = plan(gpus=4, speed=Speed(rates=(10.0, 5.0)), samples=(3600, 1800))
     one, two = made.stages["stage 1"], made.stages["stage 2"]
@@ -268,7 +283,7 @@ def test_hours_follow_from_the_rate_or_from_flops():
     assert plan(samples=(3600, 1800)).stages["stage 1"].layouts["replicated"].hours is None
 
 
-def test_shards_are_a_share_of_all_states_and_the_rest_is_not():
+def test_shards_are_a_share_of_all_states_and_the_rest_is_not(quick):
     shape = miniature(DEEP)
     model, _ = prepare(shape, 1, LORA)
     weights = sum(p.numel() for p in model.parameters())
@@ -292,15 +307,15 @@ def test_shards_are_a_share_of_all_states_and_the_rest_is_not():
     assert not set(layouts[2]) & set(STATES)
 
 
-def test_disk_holds_three_checkpoints_of_weight_and_moments_and_the_result():
+def test_disk_holds_three_checkpoints_of_weight_and_moments_and_the_result(quick):
     made = plan(samples=(64, 64)).stages["stage 2"]
     assert made.checkpoint_bytes == 12 * made.trained
     assert made.disk_bytes == 3 * made.checkpoint_bytes + 4 * made.trained
 
 
-def test_a_gpu_that_is_too_small_is_told():
-    column = plan(samples=(64, 64), memory=0.01).stages["stage 1"].layouts["replicated"]
-    assert not column.fits and column.share == column.total / (0.01 * 2**30)
+def test_a_gpu_that_is_too_small_is_told(quick):
+    column = plan(samples=(64, 64), memory=0.001).stages["stage 1"].layouts["replicated"]
+    assert not column.fits and column.share == column.total / (0.001 * 2**30)
 
 
 def test_a_local_folder_is_planned_from_its_config(tmp_path):
@@ -345,7 +360,7 @@ def test_what_cannot_be_planned_is_refused_with_a_cure(words, message):
     assert message in refused(*words)
 
 
-def test_the_plan_is_a_table_and_json():
+def test_the_plan_is_a_table_and_json(quick):
     words = ["--profile", "smoke", "--gpus", 2, "--rate", 7]
     text, record = call(*words), json.loads(call(*words, "--json").stdout)
     assert text.exit_code == 0 and "stage 2, FSDP2, checkpointed: counting one step" in text.stderr
@@ -359,7 +374,7 @@ def test_the_plan_is_a_table_and_json():
         assert line in text.stdout
     column = record["stages"]["stage 1"]["layouts"]["replicated"]
     assert column["total"] == sum(column["parts"].values())
-    assert record["speed"] == "the given rates of one GPU, 7 and 7 samples a second"
+    assert record["speed"] == "the given rates of one GPU, 7 and 7 samples a second, for every layout"
     assert record["limits"] == list(planning.LIMITS)
 
 

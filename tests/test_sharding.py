@@ -158,7 +158,7 @@ def test_two_ranks_go_on_from_a_checkpoint_of_one_and_fall_back_from_a_damaged_o
 
 def a_batch(vlm):
     rows = captioned(3)
-    data = TextImages(rows["infrared"].tolist(), ASKED[:3], rows["caption"].tolist(), [1.0] * 3, vlm.image_px)
+    data = TextImages(rows["infrared"].tolist(), ASKED[:3], rows["caption"].tolist(), [1.0] * 3, vlm)
     batch = Collator(vlm)([data[i] for i in range(3)])
     del batch["sample_weight"]
     return batch

@@ -5,12 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from miniature import captioned, changed, fresh, grays, talkative, weights_of
+from miniature import ONE_TILE, captioned, changed, fresh, fresh_base, grays, talkative_base, weights_of
 from safetensors.torch import load_file, save_file
 
 from irgpt_lib import params
 from irgpt_lib.curriculum import schedule
-from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, load_base, save_base
+from irgpt_lib.models import families
+from irgpt_lib.models.vlm import PARTS, save_base
 from irgpt_lib.training import draws, stages
 from irgpt_lib.training.draws import kept
 
@@ -139,31 +140,32 @@ def test_stage_2_without_an_epoch_trains_nothing():
 
 
 def test_a_saved_run_answers_as_before_saving(tmp_path):
-    save_base(talkative(), "", tmp_path)
-    vlm = load_base(tmp_path)
+    save_base(talkative_base(), "", tmp_path)
+    vlm = families.load("internvl", tmp_path, ONE_TILE)
     stages.stage1(vlm, captioned(6), order_of(captioned(6)), config(), seed=0)
     first = stages.stage1_state(vlm)
     asked = ["Is there a car on the left side of the dog?", "What object does not appear in the picture?"] * 2
     vlm.model.eval()
-    zero = vlm.answer(asked, grays(4), max_new_tokens=5)
+    shown = [gray[None] for gray in grays(4)]
+    zero = vlm.answer(asked, shown, max_new_tokens=5)
     adapted, _ = tuned(vlm)
     adapted.eval()
-    fine = VisionLanguageModel(adapted.base_model.model, vlm.tokenizer).answer(asked, grays(4), max_new_tokens=5)
+    fine = vlm.with_model(adapted.base_model.model).answer(asked, shown, max_new_tokens=5)
     stages.save_run(tmp_path, first, adapted)
 
-    loaded = load_base(tmp_path)
-    untrained = loaded.answer(asked, grays(4), max_new_tokens=5)
+    loaded = families.load("internvl", tmp_path, ONE_TILE)
+    untrained = loaded.answer(asked, shown, max_new_tokens=5)
     stages.load_stage1(loaded, tmp_path)
-    assert loaded.answer(asked, grays(4), max_new_tokens=5) == zero
+    assert loaded.answer(asked, shown, max_new_tokens=5) == zero
     reader = stages.load_adapter(loaded, tmp_path)
-    assert reader.answer(asked, grays(4), max_new_tokens=5) == fine
+    assert reader.answer(asked, shown, max_new_tokens=5) == fine
     assert untrained != zero != fine, "equal answers would prove nothing"
 
 
 def test_the_adapter_names_no_folder_of_this_machine(tmp_path):
     base = tmp_path / "base"
-    save_base(fresh(), "", base)
-    vlm = load_base(base)
+    save_base(fresh_base(), "", base)
+    vlm = families.load("internvl", base, ONE_TILE)
     adapted, _ = tuned(vlm)
     stages.save_run(tmp_path, stages.stage1_state(vlm), adapted)
     for file in sorted((tmp_path / "adapter").iterdir()):

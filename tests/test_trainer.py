@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from miniature import captioned, changed, fresh, weights_of
+from miniature import captioned, changed, fresh, untouched, weights_of
 
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.models.vlm import PARTS
@@ -33,7 +33,7 @@ class Recorded(TextImages):
 def data_of(vlm, count, weights=None, kind=Recorded):
     rows = captioned(count)
     given = [1.0] * count if weights is None else weights
-    return kind(rows["infrared"].tolist(), [CAPTION_PROMPT] * count, rows["caption"].tolist(), given, vlm.image_px)
+    return kind(rows["infrared"].tolist(), [CAPTION_PROMPT] * count, rows["caption"].tolist(), given, vlm)
 
 
 def train(vlm, data, batches, *, lr=1e-3, frozen=(), saving=None, tiers=None, **recipe):
@@ -133,7 +133,7 @@ def test_smoothing_changes_the_loss_of_coordinates_only():
     image, losses = captioned(1)["infrared"].tolist(), {}
     for answer in ("(500, 500)", "yes"):
         for smoothing in (0.0, 0.8):
-            data = TextImages(image, ["Where?"], [answer], [1.0], vlm.image_px)
+            data = TextImages(image, ["Where?"], [answer], [1.0], vlm)
             losses[answer, smoothing], _ = loss_and_gradient(vlm, data, [0], smoothing)
     assert losses["yes", 0.0] == losses["yes", 0.8]
     assert losses["(500, 500)", 0.0] != losses["(500, 500)", 0.8]
@@ -141,7 +141,7 @@ def test_smoothing_changes_the_loss_of_coordinates_only():
 
 def test_images_and_texts_must_be_equally_many():
     with pytest.raises(ValueError, match=r"differ in number: \[1, 2\]"):
-        TextImages([b"", b""], ["a"], ["b"], [1.0], 64)
+        TextImages([b"", b""], ["a"], ["b"], [1.0], untouched())
 
 
 def test_a_collated_batch_carries_the_weight_of_each_item():

@@ -48,7 +48,7 @@ def draw_key(seed: int, visit: int, sample: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def jitter_tone(image: UInt8[np.ndarray, "h w"], key: int) -> UInt8[np.ndarray, "h w"]:
+def jitter_tone(image: UInt8[np.ndarray, "*shape"], key: int) -> UInt8[np.ndarray, "*shape"]:
     """The image as another infrared camera would render it: gamma, gain, offset and noise, drawn from `key`.
 
     Nothing moves, since answers name places, and hot stays brighter than cold.

@@ -33,13 +33,13 @@ ensure_torchvision()
 
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from irgpt_lib.models.families.family import Family
 from irgpt_lib.models.vlm import IGNORED
 from irgpt_lib.training.draws import keyed_dropout
 from irgpt_lib.training.loss import answer_losses, weighted_loss
+from irgpt_lib.training.sharding import checkpointed
 from irgpt_lib.training.trainer import CLIPPED_AT
 
 Stage = Literal[1, 2]
@@ -90,7 +90,7 @@ class Piece:
 @dataclass(frozen=True)
 class Setting:
     """How a step is run: `pieces` a step; `precision` of the recipe; the type that frozen weights are `held` in (the
-    loop holds float32); with activation checkpointing in every layer or without; on one rank or several. `cast` holds
+    loop holds float32); with activation checkpointing of every block or without; on one rank or several. `cast` holds
     all weights in bf16 without autocast, as FSDP2's mixed precision presents them to a layer."""
 
     pieces: int = 1
@@ -295,8 +295,6 @@ class _Step:
         self.image_tokens, self.sizes, self.grid = image
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.live = LiveBytes(self.fake)
-        if setting.checkpointed:
-            _checkpoint(model)
         self._without_elements()
         self.trained = [p for p in model.parameters() if p.requires_grad]
         for parameter in model.parameters():
@@ -352,9 +350,8 @@ class _Step:
             mask[-1, -1] = 0
             # without elements the square masks that follow from it take no memory; Qwen2-VL numbers its elements
             mask = mask if self.grid is not None else self._empty(samples, length, dtype=torch.long)
-        inputs = {"input_ids": ids, "attention_mask": mask} | {
-            name: self._empty(*size, dtype=torch.float32) for name, size in self.sizes.items()
-        }
+        images = {name: self._empty(*size, dtype=torch.float32) for name, size in self.sizes.items()}
+        inputs = {"input_ids": ids, "attention_mask": mask} | images
         if self.grid is not None:
             kinds = (ids == self.shape.config.image_token_id).int()
             inputs |= {"image_grid_thw": torch.tensor([self.grid] * samples), "mm_token_type_ids": kinds}
@@ -388,7 +385,8 @@ class _Step:
             self.optimiser.zero_grad(set_to_none=True)
 
     def count(self) -> Counted:
-        with keyed_dropout(self.model) as keys, self.live:
+        lean = checkpointed(self.model) if self.setting.checkpointed else nullcontext()
+        with keyed_dropout(self.model) as keys, lean, self.live:
             keys.now = self._empty(self.piece.samples, dtype=torch.int64)
             with self.live.doing(GRADIENTS):
                 for parameter in self.trained:
@@ -403,16 +401,3 @@ class _Step:
             self._update()
         at_peak = {part: self.live.at_peak[part] for part in PARTS if self.live.at_peak.get(part)}
         return Counted(self.live.peak, at_peak, states, flops)
-
-
-def _checkpoint(model: PreTrainedModel) -> None:
-    """Activation checkpointing in every layer through which gradients pass. transformers checkpoints in training mode
-    only, where a frozen language model is in evaluation mode; so its layers are told to, and nothing below them is."""
-    model.activation_checkpointing_enable()
-    for layer in layers(model):
-        layer.training = True
-
-
-def layers(model: nn.Module) -> list[nn.Module]:
-    """The transformer layers of all parts, which are what FSDP2 gathers and checkpointing recomputes."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

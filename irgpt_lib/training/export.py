@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from irgpt_lib import artifacts
+from irgpt_lib.models.families import InternVL
 from irgpt_lib.models.vlm import VisionLanguageModel, save_base
-from irgpt_lib.training.stages import ADAPTER_FOLDER, PROJECTOR, STAGE1_FILE, load_adapter, load_stage1
+from irgpt_lib.training.stages import ADAPTER_FOLDER, STAGE1_FILE, load_adapter, load_stage1
 
 CARD = "README.md"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -73,7 +74,7 @@ def export_adapter(run: Path, target: Path, facts: Facts) -> None:
         if not file.is_file():
             raise FileNotFoundError(f"no {file}; `dvc repro train` makes it")
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["modules_to_save"] = [PROJECTOR, VISION]
+    config["modules_to_save"] = [*config["modules_to_save"], VISION]
     config["base_model_name_or_path"] = facts.base if HUB_ID.fullmatch(facts.base) else None
     tensors = load_file(adapter / ADAPTER_WEIGHTS) | _vision(run / STAGE1_FILE)
     with artifacts.atomic(target) as folder:
@@ -92,7 +93,7 @@ def _vision(file: Path) -> dict[str, Tensor]:
     return found
 
 
-def write_merged(vlm: VisionLanguageModel, run: Path, target: Path, facts: Facts) -> VisionLanguageModel:
+def write_merged(vlm: InternVL, run: Path, target: Path, facts: Facts) -> InternVL:
     """Write base and run as one model in transformers' standard files, with its card, to `target`, whole or not at all;
     `models.vlm.load` and `load_base` read it. `vlm` is the base and is changed.
 
@@ -105,7 +106,7 @@ def write_merged(vlm: VisionLanguageModel, run: Path, target: Path, facts: Facts
     load_stage1(vlm, run)
     merged = load_adapter(vlm, run)
     with artifacts.atomic(target) as folder:
-        save_base(merged, "", folder)
+        save_base(VisionLanguageModel(merged.model, merged.tokenizer), "", folder)
         (folder / CARD).write_text(model_card(facts, merged=True), encoding="utf-8")
     return merged
 

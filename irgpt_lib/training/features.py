@@ -14,8 +14,7 @@ ensure_torchvision()
 
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from irgpt_lib.models.images import decode_all
-from irgpt_lib.models.vlm import VisionLanguageModel
+from irgpt_lib.models.families.family import Family
 
 # Whatever the batches of training are, so that a resumed run computes the same bits.
 IMAGES_AT_ONCE = 32
@@ -36,13 +35,14 @@ def distinct(images: Sequence[bytes]) -> Distinct:
     return Distinct(list(number), shown)
 
 
-def worth_remembering(vlm: VisionLanguageModel, images: Sequence[bytes], meetings: int, limit_mb: int) -> bool:
+def worth_remembering(vlm: Family, images: Sequence[bytes], meetings: int, limit_mb: int) -> bool:
     """Whether some image is met more than once in `meetings`, and the outputs for all stay below `limit_mb` MB.
 
     Only for models with a `vision_tower` that is frozen and whose last layer the projector reads.
     """
     config, tower = vlm.model.config, getattr(vlm.model.model, "vision_tower", None)
-    if limit_mb == 0 or tower is None or getattr(config, "vision_feature_layer", None) != -1:
+    last_layer = getattr(config, "vision_feature_layer", None) == -1
+    if limit_mb == 0 or vlm.policy.max_tiles > 1 or tower is None or not last_layer:
         return False
     if any(parameter.requires_grad for parameter in tower.parameters()):
         return False
@@ -65,7 +65,7 @@ class RememberedTower(nn.Module):
 
 
 @contextmanager
-def remembered_tower(vlm: VisionLanguageModel, outputs: Float[Tensor, "n p c"]) -> Iterator[RememberedTower]:
+def remembered_tower(vlm: Family, outputs: Float[Tensor, "n p c"]) -> Iterator[RememberedTower]:
     """Within the block the model's vision tower is one that remembers `outputs`."""
     inner = vlm.model.model
     tower = inner.vision_tower
@@ -77,12 +77,13 @@ def remembered_tower(vlm: VisionLanguageModel, outputs: Float[Tensor, "n p c"]) 
 
 
 @torch.no_grad()
-def tower_outputs(vlm: VisionLanguageModel, images: Sequence[bytes]) -> Float[Tensor, "n p c"]:
+def tower_outputs(vlm: Family, images: Sequence[bytes]) -> Float[Tensor, "n p c"]:
     """The last layer of the vision tower, class token included, in evaluation mode, on the model's device."""
     tower = vlm.model.model.vision_tower.eval()
     device = next(tower.parameters()).device
     outputs = []
     for start in range(0, len(images), IMAGES_AT_ONCE):
-        pixels = vlm.pixel_values(decode_all(images[start : start + IMAGES_AT_ONCE], vlm.image_px))
+        tiles = [vlm.read(image) for image in images[start : start + IMAGES_AT_ONCE]]
+        pixels = vlm.image_inputs(tiles)["pixel_values"]
         outputs.append(tower(pixel_values=pixels.to(device, tower.dtype)).last_hidden_state)
     return torch.cat(outputs)

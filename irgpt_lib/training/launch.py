@@ -29,10 +29,10 @@ from accelerate import PartialState
 
 from irgpt_lib import artifacts, params
 from irgpt_lib.curriculum import schedule
-from irgpt_lib.models import vlm as models
 from irgpt_lib.training import stages
 from irgpt_lib.training.draws import Augment
 from irgpt_lib.training.sharding import Parallel
+from irgpt_lib.training.starting import starting_model
 from irgpt_lib.training.trainer import Saving
 
 MODULE = "irgpt_lib.training.launch"
@@ -115,13 +115,14 @@ def train(run: Run) -> pd.DataFrame:
         ParamsError: there is no such profile or variant.
         FileNotFoundError: an artifact is missing.
     """
-    config = params.load("train", profile=run.profile, variant=run.variant).train
+    loaded = params.load("model", "train", profile=run.profile, variant=run.variant)
+    config = loaded.train
     torch.set_num_threads(max(1, config.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     order = artifacts.read_table(artifacts.order_name(run.variant, run.seed))
     columns = ["sample_id", "infrared", "caption"]
     samples = artifacts.read_table(artifacts.SAMPLES, columns=columns).set_index("sample_id")
     schedule.check_order(order, samples.index)
-    vlm = models.load_base(artifacts.path(artifacts.BASE))
+    vlm = starting_model(loaded.model, artifacts.path(artifacts.BASE))
     first = stages.stage1(vlm, samples, order, config, seed=run.seed, **run.options(1))
     _, second = stages.stage2(vlm, *tuning(samples), config, seed=run.seed, **run.options(2))
     return stages.joined_history(first, second)

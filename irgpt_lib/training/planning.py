@@ -4,7 +4,7 @@ Memory and floating-point operations are counted on a step without data (`dry_ru
 of a local folder's config, or of the miniature. Where a formula is used, its docstring gives it.
 
 The layouts: `replicated`, as the study's loop has it (each GPU holds the whole model and the optimiser, and a share of
-every batch), and `FSDP2` (torch's `fully_shard` on every transformer layer, and on the rest as one group), each with
+every batch), and `FSDP2` (`sharding.sharded`: a part of every weight, each block whole while it computes), each with
 and without activation checkpointing. What a plan does not know is in `LIMITS`.
 """
 
@@ -39,10 +39,10 @@ from irgpt_lib.training.dry_run import (
     count_step,
     family_around,
     image_of,
-    layers,
     model_of,
     prepare,
 )
+from irgpt_lib.training.sharding import blocks
 
 Layout = Literal["replicated", "replicated, checkpointed", "FSDP2", "FSDP2, checkpointed"]
 PUBLISHED = Path(__file__).with_name("published_shapes.json")
@@ -59,7 +59,7 @@ LIMITS = (
     f"memory: bytes of live tensors; {100 * (1 - USABLE):.0f} % of the GPU are left for its context, kernels, "
     "communication and fragmentation, which are not counted (an assumption)",
     "every sample has the mean number of tokens, all batches are padded alike, and autocast follows the CPU's rules",
-    "FSDP2 is calculated from counted parts; the study's loop does not shard",
+    "FSDP2: the shards and what is gathered are calculated, the rest is counted",
     "hours: steps of training only, every GPU as fast as one; no loading, evaluation or checkpoints",
 )
 
@@ -123,7 +123,8 @@ class Speed:
 
     def told(self) -> str:
         if self.rates is not None:
-            return f"the given rates of one GPU, {self.rates[0]:g} and {self.rates[1]:g} samples a second"
+            first, second = self.rates
+            return f"the given rates of one GPU, {first:g} and {second:g} samples a second, for every layout"
         if self.tflops:
             return f"counted FLOPs, recomputation included, at {self.mfu:g} of {self.tflops:g} TFLOP/s a GPU"
         return "not estimated: no measured rate, and no TFLOP/s with the share of them that is reached"
@@ -388,9 +389,8 @@ class _Stage:
 
     def _count(self, setting: Setting) -> Counted:
         kind = "checkpointed" if setting.checkpointed else "without checkpointing"
-        self.told(
-            f"stage {self.stage}, {'FSDP2' if setting.ranks < self.machine.gpus else 'replicated'}, {kind}: counting one step"
-        )
+        layout = "FSDP2" if setting.ranks < self.machine.gpus else "replicated"
+        self.told(f"stage {self.stage}, {layout}, {kind}: counting one step")
         return count_step(self.shape, self.stage, self.lora, self.piece, setting)
 
     def _column(self, parts: dict[str, int], counted: Counted, samples: int) -> Column:
@@ -410,17 +410,17 @@ class _Stage:
         """Bytes a GPU of `fully_shard` (torch's FSDP2, arXiv 2304.11277 for the scheme) on N GPUs.
 
         With P parameters of which T are trained, c bytes an element in computation, r parameters outside of all
-        layers, and at most l parameters (t of them trained) in a layer:
+        blocks, and at most l parameters (t of them trained) in a block:
 
         - sharded: (bytes of the weights as held + 12 T) / N: gradient and two moments in float32;
-        - gathered: c (r + 2 l): the outermost group stays whole between forward and backward, and the next layer is
+        - gathered: c (r + 2 l): the outermost group stays whole between forward and backward, and the next block is
           fetched while one computes;
-        - not yet reduced: c 2 t;
+        - not yet reduced: 4 * 2 t, for gradients are summed in float32;
         - the rest as counted with all weights in the type of computation, since no copies of them are kept.
         """
         gpus, element = self.machine.gpus, BYTES[self.setting.precision]
         weights = sum(p.numel() * BYTES["fp32" if p.requires_grad else self.machine.held] for p in self.parameters)
-        inside = [list(layer.parameters()) for layer in layers(self.model)]
+        inside = [list(layer.parameters()) for layer in blocks(self.model)]
         within = {id(p) for layer in inside for p in layer}
         root = sum(p.numel() for p in self.parameters if id(p) not in within)
         largest = max(sum(p.numel() for p in layer) for layer in inside)
@@ -429,7 +429,7 @@ class _Stage:
         return {
             SHARDED: (weights + 3 * BYTES["fp32"] * self.trained) // gpus,
             GATHERED: element * (root + AT_ONCE * largest),
-            UNREDUCED: element * AT_ONCE * largest_trained,
+            UNREDUCED: BYTES["fp32"] * AT_ONCE * largest_trained,
         } | rest
 
     def _result(self) -> int:

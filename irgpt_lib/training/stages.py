@@ -21,15 +21,11 @@ ensure_torchvision()
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
-from irgpt_lib.models.vlm import PARTS, VisionLanguageModel
+from irgpt_lib.models.families.family import Family
 from irgpt_lib.training.draws import Augment
 from irgpt_lib.training.sharding import Parallel
 from irgpt_lib.training.trainer import COLUMNS, Recipe, Saving, TextImages, fit
 
-# The vision encoder has projections of the same names: a bare list of them would put LoRA there too.
-LANGUAGE_LINEAR = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
-PROJECTOR = "multi_modal_projector"
-STAGE1 = ("vision", "projector")
 HISTORY = [*COLUMNS, "stage"]
 STAGE1_FILE, ADAPTER_FOLDER = "stage1.safetensors", "adapter"
 
@@ -40,7 +36,7 @@ def trainable(model: torch.nn.Module) -> set[str]:
 
 
 def stage1(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     samples: pd.DataFrame,
     order: pd.DataFrame,
     config: params.Train,
@@ -63,17 +59,16 @@ def stage1(
     """
     if order.empty:
         return pd.DataFrame(columns=HISTORY)
-    model, one = vlm.model, config.stage1
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(tuple(PARTS[part] for part in STAGE1)))
-    rates = dict(zip(STAGE1, (one.vision_lr, one.projector_lr), strict=True))
+    one = config.stage1
+    rates = {"vision": one.vision_lr, "projector": one.projector_lr}
+    trained = vlm.begin_stage1()
     rows = samples.loc[order["sample_id"]]
     data = TextImages(
         rows["infrared"].tolist(),
         [CAPTION_PROMPT] * len(rows),
         rows["caption"].tolist(),
         order["weight"].tolist(),
-        vlm.image_px,
+        vlm,
         order["sample_id"].tolist(),
     )
     grouped = order.groupby("batch", sort=True)
@@ -81,7 +76,7 @@ def stage1(
         vlm,
         data,
         [members.tolist() for _, members in grouped["position"]],
-        [([n for n in sorted(trainable(model)) if n.startswith(PARTS[part])], rate) for part, rate in rates.items()],
+        [(sorted(names), rates[part]) for part, names in trained.items() if names],
         Recipe(
             label="stage 1",
             scheduler=one.scheduler,
@@ -92,14 +87,14 @@ def stage1(
             **_shared(one, config, seed),
         ),
         tiers=grouped["tier"].first().tolist(),
-        frozen=[model.model.language_model],
+        frozen=vlm.frozen(1),
         saving=saving,
     )
     return history.assign(stage="stage 1")
 
 
 def stage2(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     images: Sequence[bytes],
     questions: Sequence[str],
     answers: Sequence[str],
@@ -125,8 +120,8 @@ def stage2(
         r=two.lora.rank,
         lora_alpha=two.lora.alpha,
         lora_dropout=two.lora.dropout,
-        target_modules=LANGUAGE_LINEAR,
-        modules_to_save=[PROJECTOR],
+        target_modules=vlm.lora_targets,
+        modules_to_save=list(vlm.trained_in_full),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -138,7 +133,7 @@ def stage2(
         batches += [order[i : i + two.batch_size].tolist() for i in range(0, len(order), two.batch_size)]
     history = fit(
         vlm,
-        TextImages(images, questions, answers, [1.0] * len(images), vlm.image_px),
+        TextImages(images, questions, answers, [1.0] * len(images), vlm),
         batches,
         [(sorted(trainable(vlm.model)), two.lr)],
         Recipe(
@@ -151,7 +146,7 @@ def stage2(
             activation_checkpointing=activation_checkpointing,
             **_shared(two, config, seed),
         ),
-        frozen=[vlm.model.model.vision_tower],
+        frozen=vlm.frozen(2),
         saving=saving,
     )
     return model, history.assign(stage="stage 2")
@@ -169,11 +164,10 @@ def _shared(stage: params.Stage1 | params.Stage2, config: params.Train, seed: in
     }
 
 
-def stage1_state(vlm: VisionLanguageModel) -> dict[str, torch.Tensor]:
+def stage1_state(vlm: Family) -> dict[str, torch.Tensor]:
     """A copy of vision encoder and projector, which is all that stage 1 changes."""
     state = vlm.model.state_dict()
-    prefixes = tuple(PARTS[part] for part in STAGE1)
-    return {name: t.detach().cpu().clone() for name, t in state.items() if name.startswith(prefixes)}
+    return {name: state[name].detach().cpu().clone() for name in vlm.names(*vlm.stage1_parts)}
 
 
 def joined_history(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -209,7 +203,7 @@ def save_run(folder: Path, first: dict[str, torch.Tensor], adapted: PeftModel) -
     (folder / ADAPTER_FOLDER / "README.md").unlink()  # peft's empty model card, which repeats the path
 
 
-def load_stage1(vlm: VisionLanguageModel, folder: Path) -> None:
+def load_stage1(vlm: Family, folder: Path) -> None:
     """Put the stage-1 weights of `save_run` into the base model.
 
     Raises:
@@ -223,7 +217,7 @@ def load_stage1(vlm: VisionLanguageModel, folder: Path) -> None:
     vlm.model.load_state_dict(state, strict=False)
 
 
-def load_adapter(vlm: VisionLanguageModel, folder: Path) -> VisionLanguageModel:
+def load_adapter(vlm: Family, folder: Path) -> Family:
     """The same model with stage 2's adapter merged into its weights, for evaluation; `vlm` itself is changed."""
     adapted = PeftModel.from_pretrained(vlm.model, folder / ADAPTER_FOLDER)
-    return VisionLanguageModel(adapted.merge_and_unload(), vlm.tokenizer)
+    return vlm.with_model(adapted.merge_and_unload())

@@ -29,8 +29,7 @@ ensure_torchvision()
 
 from transformers import get_scheduler
 
-from irgpt_lib.models.images import decode_image
-from irgpt_lib.models.vlm import VisionLanguageModel
+from irgpt_lib.models.families.family import Family
 from irgpt_lib.training.checkpoint import Checkpoints, Progress, digest, put_back, state_tensors
 from irgpt_lib.training.distributed import Ranks, ranks, share_of
 from irgpt_lib.training.draws import Augment, Draw, DropoutKeys, draws_of, jitter_tone, keyed_dropout
@@ -49,7 +48,7 @@ COLUMNS = ["step", "loss", "weighted_loss", "gradient_norm", "tier"]
 CLIPPED_AT = 1.0
 # What a recipe says of the means only: a training may go on with others.
 MEANS = ("label", "workers", "parallel", "activation_checkpointing")
-BLANK = np.zeros((1, 1), np.uint8)
+BLANK = np.zeros((1, 1, 1), np.uint8)
 ALIKE = "start every rank with the same command on the same files"
 
 
@@ -65,7 +64,7 @@ class TextImages(Dataset):
         questions: Sequence[str],
         answers: Sequence[str],
         weights: Sequence[float],
-        image_px: int,
+        vlm: Family,
         keys: Sequence[str] | None = None,
     ) -> None:
         keys = [str(i) for i in range(len(images))] if keys is None else keys
@@ -73,13 +72,13 @@ class TextImages(Dataset):
         if len(lengths) != 1:
             raise ValueError(f"images, questions, answers, weights and keys differ in number: {sorted(lengths)}")
         self.images, self.questions, self.answers, self.weights = images, questions, answers, weights
-        self.image_px, self.keys = image_px, keys
+        self.vlm, self.keys = vlm, keys
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": decode_image(self.images[index], self.image_px), **self.text(index)}
+        return {"image": self.vlm.read(self.images[index]), **self.text(index)}
 
     def text(self, index: int) -> dict[str, Any]:
         """The item without its image."""
@@ -88,24 +87,20 @@ class TextImages(Dataset):
     def digest(self) -> str:
         """SHA-256 of all that an item may return."""
         weights = np.asarray(self.weights, dtype=np.float64).tobytes()
-        return digest([str(self.image_px), *self.images, *self.questions, *self.answers, *self.keys, weights])
+        seen = f"{self.vlm.kind} {self.vlm.policy}"
+        return digest([seen, *self.images, *self.questions, *self.answers, *self.keys, weights])
 
 
 @dataclass(frozen=True)
 class Collator:
     """Items to the tensors that the model takes, and `sample_weight`."""
 
-    vlm: VisionLanguageModel
+    vlm: Family
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self.vlm.encode([i["question"] for i in items], [i["answer"] for i in items])
-        return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "labels": batch.labels,
-            "pixel_values": self.vlm.pixel_values(np.stack([i["image"] for i in items])),
-            "sample_weight": torch.tensor([i["weight"] for i in items], dtype=torch.float32),
-        }
+        texts = [i["question"] for i in items], [i["answer"] for i in items]
+        weights = torch.tensor([i["weight"] for i in items], dtype=torch.float32)
+        return self.vlm.inputs(*texts, [i["image"] for i in items]) | {"sample_weight": weights}
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,7 @@ class Saving:
 class SampleLosses(nn.Module):
     """The bracket of Eq. 6 for each sample of a batch; logits are made for answer tokens only."""
 
-    def __init__(self, vlm: VisionLanguageModel, smoothing: float) -> None:
+    def __init__(self, vlm: Family, smoothing: float) -> None:
         super().__init__()
         self.model = vlm.model
         self.smoothing = smoothing if vlm.ordered is not None else 0.0
@@ -191,7 +186,7 @@ class SampleLosses(nn.Module):
 
 
 def fit(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     data: TextImages,
     batches: Sequence[Sequence[int]],
     groups: Sequence[tuple[Sequence[str], float]],
@@ -237,7 +232,7 @@ class _Pass:
 
     def __init__(
         self,
-        vlm: VisionLanguageModel,
+        vlm: Family,
         data: TextImages,
         batches: Sequence[Sequence[int]],
         tiers: Sequence[int],

@@ -197,7 +197,7 @@ def _plainly(
     scheduler: str,
     epochs: int,
 ) -> None:
-    data = TextImages(images, questions, answers, [1.0] * len(images), vlm.image_px)
+    data = TextImages(images, questions, answers, [1.0] * len(images), vlm)
     # the implementation that TrainingArguments choose by default
     optimiser = torch.optim.AdamW(groups, weight_decay=stage.weight_decay, betas=(0.9, 0.98), fused=True)
     with tempfile.TemporaryDirectory() as scratch:
