@@ -255,7 +255,7 @@ class Model(Section):
     """The model that is trained: with neither `weights` nor `shape`, the study's base.
 
     `weights` is a local folder or hub id of that kind, `encoder` a contrastive encoder for a PandaGPT-type model, and
-    `shape` builds an untrained miniature from `seed`. How much of an image it sees: tiles (InternVL), pixels (Qwen2-VL).
+    `shape` builds an untrained miniature from `seed`. Tiles (InternVL) or pixels (Qwen2-VL) bound what it sees.
     """
 
     kind: Literal["internvl", "qwen2_vl", "llava", "pandagpt"]
