@@ -244,3 +244,12 @@ def test_the_terminal_shows_step_tier_loss_and_rate(capsys):
     shown = capsys.readouterr().err.split("\r")[-1]
     assert "test: 100%" in shown and "2/2" in shown and "samples/s" in shown
     assert "step 2/2, tier 1, loss" in shown
+
+
+def test_each_step_is_told_with_its_samples_and_rates():
+    vlm, rows = fresh(), []
+    groups = [([name for name, p in vlm.model.named_parameters() if p.requires_grad], 1e-3)]
+    history = fit(vlm, data_of(vlm, 3), [[0, 1], [2]], groups, RECIPE, on_step=rows.append)
+    assert [row["samples"] for row in rows] == [2, 1]
+    assert [row["loss"] for row in rows] == history["loss"].tolist()
+    assert all(row["learning_rate"] > 0 for row in rows)

@@ -24,7 +24,7 @@ from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.models.families.family import Family
 from irgpt_lib.training.draws import Augment
 from irgpt_lib.training.sharding import Parallel
-from irgpt_lib.training.trainer import COLUMNS, Recipe, Saving, TextImages, fit
+from irgpt_lib.training.trainer import COLUMNS, OnStep, Recipe, Saving, TextImages, fit
 
 HISTORY = [*COLUMNS, "stage"]
 STAGE1_FILE, ADAPTER_FOLDER = "stage1.safetensors", "adapter"
@@ -47,6 +47,7 @@ def stage1(
     parallel: Parallel = "replicate",
     activation_checkpointing: bool = False,
     saving: Saving | None = None,
+    on_step: OnStep | None = None,
 ) -> pd.DataFrame:
     """Train vision encoder and projector on captions in the given order; changes `vlm` in place.
 
@@ -89,6 +90,7 @@ def stage1(
         tiers=grouped["tier"].first().tolist(),
         frozen=vlm.frozen(1),
         saving=saving,
+        on_step=on_step,
     )
     return history.assign(stage="stage 1")
 
@@ -107,6 +109,7 @@ def stage2(
     parallel: Parallel = "replicate",
     activation_checkpointing: bool = False,
     saving: Saving | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[PeftModel, pd.DataFrame]:
     """Instruction tuning, in a random order drawn from `seed`: projector in full and LoRA on the language model only.
 
@@ -148,6 +151,7 @@ def stage2(
         ),
         frozen=vlm.frozen(2),
         saving=saving,
+        on_step=on_step,
     )
     return model, history.assign(stage="stage 2")
 

@@ -9,7 +9,7 @@ randomness and checkpoints are taken out of it.
 import math
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ CLIPPED_AT = 1.0
 # What a recipe says of the means only: a training may go on with others.
 MEANS = ("label", "workers", "parallel", "activation_checkpointing")
 BLANK = np.zeros((1, 1, 1), np.uint8)
+# Told of each step: the row of the history and, where the step was made by this process, its samples and rates.
+OnStep = Callable[[dict[str, float]], None]
 ALIKE = "start every rank with the same command on the same files"
 
 
@@ -195,6 +197,7 @@ def fit(
     tiers: Sequence[int] | None = None,
     frozen: Sequence[nn.Module] = (),
     saving: Saving | None = None,
+    on_step: OnStep | None = None,
 ) -> pd.DataFrame:
     """Train `vlm.model` on `batches`, lists of item indices, one after the other, with AdamW.
 
@@ -205,6 +208,9 @@ def fit(
     With `saving` the same call goes on where a killed one stopped and ends in the same weights, bitwise on the CPU with
     as many ranks; with another number of ranks, or another `parallel`, they agree up to rounding. Where the model is
     shared out, `vlm.model` waits whole in the host's memory and gets the trained weights at the end, on every rank.
+
+    `on_step` is told of each step, on the first rank only: first, without `samples` and rates, of those that a killed
+    call had made.
 
     Returns:
         One row a step: `step` (from 1), `loss` (mean over the batch), `weighted_loss` (Eq. 6), `gradient_norm` (before
@@ -221,7 +227,7 @@ def fit(
     if len(tiers) != len(batches):
         raise ValueError(f"{len(tiers)} tiers for {len(batches)} batches")
     with keyed_dropout(vlm.model) as keys:
-        run = _Pass(vlm, data, batches, tiers, groups, recipe, keys)
+        run = _Pass(vlm, data, batches, tiers, groups, recipe, keys, on_step)
         checkpoints = None if saving is None else Checkpoints(saving.folder, run.settings(), recipe.label)
         with checkpoints.locked() if checkpoints and run.ranks.first else nullcontext():
             return run.to_the_end(frozen, checkpoints, saving.every if saving else 0)
@@ -239,10 +245,12 @@ class _Pass:
         groups: Sequence[tuple[Sequence[str], float]],
         recipe: Recipe,
         keys: DropoutKeys,
+        on_step: OnStep | None,
     ) -> None:
         self.vlm, self.data, self.tiers, self.recipe, self.keys = vlm, data, [int(t) for t in tiers], recipe, keys
         self.groups = groups
         self.ranks: Ranks = ranks()
+        self.on_step = on_step if self.ranks.first else None
         self.draws = draws_of(batches, data.keys, recipe.seed)
         self.shared_out = recipe.parallel == "shard" and self.ranks.count > 1
         self.module = self._placed(SampleLosses(vlm, recipe.smoothing))
@@ -316,9 +324,13 @@ class _Pass:
         start, steps = len(self.history), len(self.draws)
         done = sum(map(len, self.draws[:start]))
         loader, total = iter(self._loader(start)), sum(map(len, self.draws))
-        label, quiet = self.recipe.label, not self.ranks.first
-        with tqdm(total=total, initial=done, desc=label, unit=" samples", mininterval=2.0, disable=quiet) as bar:
+        # an explicit False would overrule TQDM_DISABLE
+        quiet = {} if self.ranks.first else {"disable": True}
+        for row in self.history:
+            self._tell(row)
+        with tqdm(total=total, initial=done, desc=self.recipe.label, unit=" samples", mininterval=2.0, **quiet) as bar:
             for step in range(start, steps):
+                rates = self.scheduler.get_last_lr()
                 row = self._step(step, loader)
                 self.history.append(row)
                 tier = f"tier {self.tiers[step]}, " if self.tiers[step] >= 0 else ""
@@ -327,7 +339,13 @@ class _Pass:
                 bar.update(len(self.draws[step]))
                 if checkpoints is not None and ((step + 1) % every == 0 or step + 1 == steps):
                     self._save(checkpoints)
+                names = ["learning_rate", *(f"learning_rate_{number}" for number in range(2, len(rates) + 1))]
+                self._tell(row | {"samples": len(self.draws[step])} | dict(zip(names, rates, strict=True)))
         return pd.DataFrame(self.history, columns=COLUMNS)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        if self.on_step is not None:
+            self.on_step(dict(row))
 
     def _parts(self, step: int) -> list[list[Draw]]:
         return share_of(self.draws[step], self.ranks.rank, self.ranks.count, self.recipe.micro)
