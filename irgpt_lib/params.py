@@ -21,7 +21,7 @@ from irgpt_lib import artifacts
 
 PROFILE_VARIABLE = "IRGPT_PROFILE"
 RUNS_VARIABLE = "IRGPT_RUNS"
-VARIANT_SECTIONS = ("train",)
+VARIANT_SECTIONS = ("model", "train")
 # The paper's first principle of the dataset (section 3.1): no generated infrared.
 AUTHENTIC_PROFILES = ("paper",)
 
@@ -251,6 +251,23 @@ class Difficulty(Section):
     threads: int = Positive
 
 
+class Model(Section):
+    """The model that is trained: with neither `weights` nor `shape`, the study's base.
+
+    `weights` is a local folder or hub id of that kind, `encoder` a contrastive encoder for a PandaGPT-type model, and
+    `shape` builds an untrained miniature from `seed`. Tiles (InternVL) or pixels (Qwen2-VL) bound what it sees.
+    """
+
+    kind: Literal["internvl", "qwen2_vl", "llava", "pandagpt"]
+    weights: str
+    encoder: str
+    seed: int
+    shape: MiniatureShape | None
+    max_tiles: int = Positive
+    min_pixels: int = Positive
+    max_pixels: int = Positive
+
+
 class Stage1(Section):
     """Incremental pre-training: vision encoder and projector through a frozen language model, by the curriculum.
 
@@ -293,6 +310,7 @@ class Stage2(Section):
     lr: float = Positive
     weight_decay: float
     warm_up: float = Share
+    features_mb: int = Field(ge=0)
     lora: Lora
 
 
@@ -300,6 +318,14 @@ class Train(Section):
     stage1: Stage1
     stage2: Stage2
     smoothing: float = Field(ge=0)
+    augment: Literal["none", "tone"]
+    micro: int = Field(ge=0)
+    save_every: int = Positive
+    parallel: Literal["replicate", "shard"]
+    activation_checkpointing: bool
+    ranks: int = Positive
+    tracker: Literal["none", "dvclive", "tensorboard", "wandb", "mlflow"]
+    tracker_network: bool
     precision: Literal["fp32", "bf16"]
     workers: int = Field(ge=0)
     threads: int = Positive
@@ -349,6 +375,7 @@ SECTIONS: dict[str, type[Section]] = {
     "dataset": Dataset,
     "features": Features,
     "difficulty": Difficulty,
+    "model": Model,
     "train": Train,
     "evaluate": Evaluate,
     "ablations": Ablations,

@@ -10,6 +10,7 @@ import torch
 from irgpt_lib.irtd.record import Sample, png_bytes
 from irgpt_lib.irtd.simulated import world
 from irgpt_lib.irtd.simulated.describe import describe
+from irgpt_lib.models.families import ImagePolicy, InternVL
 from irgpt_lib.models.vlm import Shape, VisionLanguageModel
 from irgpt_lib.training.base import new_model
 
@@ -23,33 +24,50 @@ SHAPE = Shape(
     heads=2,
     coordinate_steps=32,
 )
+ONE_TILE = ImagePolicy(max_tiles=1, min_pixels=3136, max_pixels=4096)
 MIX = {"scene": 0.4, "pair": 0.2, "aerial": 0.1, "crowd": 0.1, "montage": 0.2}
 
 
 @lru_cache(maxsize=1)
-def untouched() -> VisionLanguageModel:
-    """The one model of the session; a test that changes weights takes `fresh()`."""
+def new() -> VisionLanguageModel:
+    """The model as the base is made; nobody trains it."""
     vlm = new_model(SHAPE, seed=0)
     vlm.model.eval()
     return vlm
 
 
-def fresh() -> VisionLanguageModel:
+@lru_cache(maxsize=1)
+def untouched() -> InternVL:
+    """The one model of the session; a test that changes weights takes `fresh()`."""
+    return InternVL(new().model, new().tokenizer, ONE_TILE)
+
+
+def fresh() -> InternVL:
     """A copy of `untouched()` that a test may train."""
-    one = untouched()
-    return VisionLanguageModel(copy.deepcopy(one.model), one.tokenizer)
+    return InternVL(copy.deepcopy(new().model), new().tokenizer, ONE_TILE)
+
+
+def fresh_base() -> VisionLanguageModel:
+    """A copy of `new()` that a test may train."""
+    return VisionLanguageModel(copy.deepcopy(new().model), new().tokenizer)
 
 
 @lru_cache(maxsize=1)
-def talkative() -> VisionLanguageModel:
+def talkative_base() -> VisionLanguageModel:
     """A copy whose layers outweigh the tied embeddings: an untrained model only repeats its last token."""
-    vlm = fresh()
+    vlm = fresh_base()
     torch.manual_seed(1)
     with torch.no_grad():
         for name, p in vlm.model.named_parameters():
             if "_proj.weight" in name and "language_model" in name:
                 p.normal_(0, 1.0)
     return vlm
+
+
+@lru_cache(maxsize=1)
+def talkative() -> InternVL:
+    """`talkative_base()` as a family."""
+    return InternVL(talkative_base().model, talkative_base().tokenizer, ONE_TILE)
 
 
 @lru_cache(maxsize=1)

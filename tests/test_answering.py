@@ -129,21 +129,22 @@ def test_the_first_questions_of_each_task_are_kept():
 def test_answers_stand_beside_their_questions_whatever_the_batch():
     vlm = talkative()
     table = answering.first_of_each_task(questions(), 2).sample(frac=1, random_state=0).reset_index(drop=True)
-    images = answering.decoded(captioned(64).reset_index(drop=True), vlm.image_px)
+    images = answering.decoded(captioned(64).reset_index(drop=True), vlm)
     shown = table["sample_id"].tolist()
     one, many = (answering.answer_all(vlm, table, images, shown, batch_size=b, label="test") for b in (1, 7))
     assert one == many and len(one) == len(table)
     i = 3
     same_task = table["answer"][table["task"] == table["task"][i]]
     longest = max(len(vlm.text_ids(answer)) for answer in same_task) + answering.SPARE_TOKENS
-    expected = vlm.answer([table["question"][i]], images[shown[i]][None], max_new_tokens=longest)
+    expected = vlm.answer([table["question"][i]], [images[shown[i]]], max_new_tokens=longest)
     assert [one[i]] == expected
 
 
 def test_the_shown_image_is_the_one_that_is_answered_about():
     vlm = talkative()
     table = of_task("reid", ["5"])
-    black, noise = np.zeros((64, 64), np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    shape = 1, 64, 64
+    black, noise = np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     images = {"black": black, "noise": noise}
     answers = [answering.answer_all(vlm, table, images, [name], batch_size=1, label="test") for name in images]
     assert answers[0] != answers[1]

@@ -4,7 +4,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from miniature import MIX, SHAPE, changed, fresh, scenes, untouched, weights_of
+from miniature import MIX, SHAPE, changed, fresh_base, new, scenes, weights_of
 
 from irgpt_lib import params
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
@@ -61,7 +61,7 @@ def test_equal_plans_give_equal_bases():
 
 def test_training_a_base_changes_every_part_of_it():
     vlm, _ = brief()
-    moved = changed(vlm.model, weights_of(untouched().model))
+    moved = changed(vlm.model, weights_of(new().model))
     still = {name for name, _ in vlm.model.named_parameters()} - moved
     assert not still, f"never trained: {sorted(still)}"
 
@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_a_number_stops_the_phase():
 
 
 def test_reading_features_in_place_of_an_image_is_the_model_itself():
-    vlm = untouched()
+    vlm = new()
     pixels = vlm.pixel_values(scenes()[1].nir[:3])
     questions, answers = ["Is there a car?", CAPTION_PROMPT, "What?"], ["yes", "A forest with 1 object.", "(B) dog"]
     batch = vlm.encode(questions, answers)
@@ -135,7 +135,7 @@ def test_reading_features_in_place_of_an_image_is_the_model_itself():
 
 
 def test_patches_and_tokens_come_from_one_pass():
-    vlm = fresh()
+    vlm = fresh_base()
     pixels = vlm.pixel_values(scenes()[1].nir[:2])
     patches, tokens = base.patches_and_tokens(vlm, pixels)
     assert patches.shape == (2, 4, 4, SHAPE.vision_width)
@@ -145,7 +145,7 @@ def test_patches_and_tokens_come_from_one_pass():
 
 def test_first_scores_ask_every_task_in_every_band():
     config = params.load("base", profile="smoke").base.model_copy(update={"evaluation_scenes": 64, "mix": MIX})
-    rows = base.first_scores(untouched(), config, questions=2)
+    rows = base.first_scores(new(), config, questions=2)
     seen = {(row["task"], row["rendering"]) for row in rows}
     assert seen == {(task, view) for task in TASKS for view in ("visible", "nir", "swir", "tir")}
     assert all(np.isfinite(row["score"]) and 1 <= row["questions"] <= 2 for row in rows)
@@ -159,7 +159,7 @@ def test_the_plan_is_what_the_parameters_state():
 
 
 def test_every_text_of_the_world_is_known_to_the_tokenizer():
-    tokenizer = untouched().tokenizer
+    tokenizer = new().tokenizer
     for sample in scenes()[0]:
         ids = tokenizer(describe(sample), add_special_tokens=False).input_ids
         assert tokenizer.unk_token_id not in ids

@@ -23,7 +23,7 @@ def test_losses_are_those_of_the_captions_whatever_the_batch():
 def test_one_loss_is_that_of_the_captions_tokens_under_stage_1s_prompt():
     vlm, samples = untouched(), captioned(1)
     found = caption_losses(vlm, samples["infrared"].tolist(), samples["caption"].tolist(), batch_size=1)
-    item = TextImages(samples["infrared"].tolist(), [CAPTION_PROMPT], samples["caption"].tolist(), [1.0], vlm.image_px)
+    item = TextImages(samples["infrared"].tolist(), [CAPTION_PROMPT], samples["caption"].tolist(), [1.0], vlm)
     batch = Collator(vlm)([item[0]])
     labels = batch.pop("labels")
     batch.pop("sample_weight")

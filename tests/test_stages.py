@@ -5,13 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from miniature import captioned, changed, fresh, grays, talkative, weights_of
+from miniature import ONE_TILE, captioned, changed, fresh, fresh_base, grays, talkative_base, weights_of
 from safetensors.torch import load_file, save_file
 
 from irgpt_lib import params
 from irgpt_lib.curriculum import schedule
-from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, load_base, save_base
-from irgpt_lib.training import stages
+from irgpt_lib.models import families
+from irgpt_lib.models.vlm import PARTS, save_base
+from irgpt_lib.training import draws, stages
+from irgpt_lib.training.draws import kept
 
 STAGE1 = (PARTS["vision"], PARTS["projector"])
 LINEAR = tuple(f"{part}_proj.weight" for part in ("q", "k", "v", "o", "gate", "up", "down"))
@@ -66,6 +68,9 @@ def test_stage_1_trains_vision_and_projector_and_nothing_else():
     expected = {name for name in before if name.startswith(STAGE1)}
     history = stages.stage1(vlm, captioned(6), order_of(captioned(6)), config(), seed=0)
     assert stages.trainable(vlm.model) == expected
+    frozen = [p for name, p in vlm.model.named_parameters() if name not in expected]
+    assert frozen and all(p.grad is None for p in frozen), "no gradient of a frozen weight is ever made"
+    assert not vlm.model.model.language_model.training and vlm.model.model.vision_tower.training
     assert changed(vlm.model, before) == expected
     assert list(history) == stages.HISTORY
     assert history["tier"].tolist() == [0, 1, 2] and history["stage"].unique().tolist() == ["stage 1"]
@@ -135,31 +140,32 @@ def test_stage_2_without_an_epoch_trains_nothing():
 
 
 def test_a_saved_run_answers_as_before_saving(tmp_path):
-    save_base(talkative(), "", tmp_path)
-    vlm = load_base(tmp_path)
+    save_base(talkative_base(), "", tmp_path)
+    vlm = families.load("internvl", tmp_path, ONE_TILE)
     stages.stage1(vlm, captioned(6), order_of(captioned(6)), config(), seed=0)
     first = stages.stage1_state(vlm)
     asked = ["Is there a car on the left side of the dog?", "What object does not appear in the picture?"] * 2
     vlm.model.eval()
-    zero = vlm.answer(asked, grays(4), max_new_tokens=5)
+    shown = [gray[None] for gray in grays(4)]
+    zero = vlm.answer(asked, shown, max_new_tokens=5)
     adapted, _ = tuned(vlm)
     adapted.eval()
-    fine = VisionLanguageModel(adapted.base_model.model, vlm.tokenizer).answer(asked, grays(4), max_new_tokens=5)
+    fine = vlm.with_model(adapted.base_model.model).answer(asked, shown, max_new_tokens=5)
     stages.save_run(tmp_path, first, adapted)
 
-    loaded = load_base(tmp_path)
-    untrained = loaded.answer(asked, grays(4), max_new_tokens=5)
+    loaded = families.load("internvl", tmp_path, ONE_TILE)
+    untrained = loaded.answer(asked, shown, max_new_tokens=5)
     stages.load_stage1(loaded, tmp_path)
-    assert loaded.answer(asked, grays(4), max_new_tokens=5) == zero
+    assert loaded.answer(asked, shown, max_new_tokens=5) == zero
     reader = stages.load_adapter(loaded, tmp_path)
-    assert reader.answer(asked, grays(4), max_new_tokens=5) == fine
+    assert reader.answer(asked, shown, max_new_tokens=5) == fine
     assert untrained != zero != fine, "equal answers would prove nothing"
 
 
 def test_the_adapter_names_no_folder_of_this_machine(tmp_path):
     base = tmp_path / "base"
-    save_base(fresh(), "", base)
-    vlm = load_base(base)
+    save_base(fresh_base(), "", base)
+    vlm = families.load("internvl", base, ONE_TILE)
     adapted, _ = tuned(vlm)
     stages.save_run(tmp_path, stages.stage1_state(vlm), adapted)
     for file in sorted((tmp_path / "adapter").iterdir()):
@@ -221,8 +227,40 @@ def test_stage_1_weights_of_another_width_are_refused(tmp_path):
 
 
 def test_losses_of_both_stages_stand_under_one_another():
-    first = pd.DataFrame([[1, 2.0, 1.0, 3, "stage 1"]], columns=stages.HISTORY)
-    second = pd.DataFrame({"step": [1], "loss": [0.5], "weighted_loss": [0.5], "stage": ["stage 2"]})
+    first = pd.DataFrame([[1, 2.0, 1.0, 0.5, 3, "stage 1"]], columns=stages.HISTORY)
+    second = pd.DataFrame([[1, 0.5, 0.5, 0.1, -1, "stage 2"]], columns=stages.HISTORY)
     joined = stages.joined_history(first, second)
     assert list(joined) == stages.HISTORY and joined["tier"].tolist() == [3, -1]
     assert stages.joined_history(first[:0], second)["stage"].tolist() == ["stage 2"]
+
+
+def test_each_tier_is_told_by_its_losses_and_gradient_norms():
+    rows = [(1, 4.0, 1.0, 2.0, 0), (2, 2.0, 1.0, 4.0, 0), (3, 5.0, 2.0, 1.0, 1)]
+    history = pd.DataFrame([(*row, "stage 1") for row in rows], columns=stages.HISTORY)
+    told = stages.by_tier(history)
+    assert told.index.tolist() == [0, 1]
+    assert told.loc[0].to_dict() == {
+        "steps": 2,
+        "loss": 3.0,
+        "first loss": 4.0,
+        "last loss": 2.0,
+        "weighted loss": 1.0,
+        "gradient norm": 3.0,
+        "greatest gradient norm": 4.0,
+    }
+
+
+def test_lora_s_dropout_is_drawn_by_sample_and_gone_afterwards():
+    chosen = {"lora": params.Lora(rank=8, alpha=16, dropout=0.5)}
+    (first, rows), (second, again), (_, without) = tuned(fresh(), **chosen), tuned(fresh(), **chosen), tuned(fresh())
+    assert rows.equals(again) and not changed(second, weights_of(first))
+    assert not rows["loss"].equals(without["loss"])
+    kinds = {type(module).__name__ for module in first.modules()}
+    assert "Dropout" in kinds and "KeyedDropout" not in kinds
+
+
+def test_lora_s_dropout_has_a_key_for_each_question_and_epoch(monkeypatch):
+    met = set()
+    monkeypatch.setattr(draws, "kept", lambda keys, *rest: met.update(keys.tolist()) or kept(keys, *rest))
+    tuned(fresh(), lora=params.Lora(rank=8, alpha=16, dropout=0.5), epochs=2)
+    assert met == {draws.draw_key(0, epoch, str(i)) for epoch in (0, 1) for i in range(4)}

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from miniature import SHAPE, grays, talkative, untouched
+from miniature import SHAPE, grays, new, talkative_base
 
 from irgpt_lib.models import vlm as models
 from irgpt_lib.models.tokenizer import coordinates
@@ -22,7 +22,7 @@ def logits_of(vlm, batch, images):
 
 
 def test_a_prompt_holds_as_many_image_tokens_as_the_projector_makes():
-    vlm = untouched()
+    vlm = new()
     features = models.image_features(vlm.model, vlm.pixel_values(grays(2)))
     assert SHAPE.image_tokens == 4
     assert vlm.prompt_ids(SHORT).count(vlm.image_id) == 4
@@ -31,20 +31,18 @@ def test_a_prompt_holds_as_many_image_tokens_as_the_projector_makes():
 
 def test_black_is_minus_1_and_white_is_1_in_all_three_channels():
     images = np.stack([np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8)])
-    pixels = untouched().pixel_values(images)
+    pixels = new().pixel_values(images)
     assert pixels.shape == (2, 3, 64, 64)
     assert (pixels[0] == -1).all() and (pixels[1] == 1).all()
 
 
 def test_gray_is_the_same_as_equal_red_green_and_blue():
     gray = grays(2)
-    torch.testing.assert_close(
-        untouched().pixel_values(gray), untouched().pixel_values(np.repeat(gray[..., None], 3, axis=3))
-    )
+    torch.testing.assert_close(new().pixel_values(gray), new().pixel_values(np.repeat(gray[..., None], 3, axis=3)))
 
 
 def test_only_the_answer_and_its_end_are_labelled():
-    vlm = untouched()
+    vlm = new()
     answers = ["yes", "(A) car"]
     batch = vlm.encode([SHORT, LONG], answers)
     for i, (question, answer) in enumerate(zip([SHORT, LONG], answers, strict=True)):
@@ -56,7 +54,7 @@ def test_only_the_answer_and_its_end_are_labelled():
 
 
 def test_padding_is_masked_right_of_an_answer_and_left_of_a_prompt():
-    vlm = untouched()
+    vlm = new()
     short, long = len(vlm.prompt_ids(SHORT)), len(vlm.prompt_ids(LONG))
     training = vlm.encode([SHORT, LONG], ["yes", "yes"])
     asking = vlm.encode_prompts([SHORT, LONG])
@@ -69,7 +67,7 @@ def test_padding_is_masked_right_of_an_answer_and_left_of_a_prompt():
 
 
 def test_left_and_right_padding_give_the_same_next_token():
-    vlm, images = untouched(), grays(2)
+    vlm, images = new(), grays(2)
     asking, training = vlm.encode_prompts([SHORT, LONG]), vlm.encode([SHORT, LONG], ["yes", "yes"])
     left, right = logits_of(vlm, asking, images), logits_of(vlm, training, images)
     for i, question in enumerate([SHORT, LONG]):
@@ -77,7 +75,7 @@ def test_left_and_right_padding_give_the_same_next_token():
 
 
 def test_an_answer_does_not_depend_on_what_else_is_asked():
-    vlm, images = talkative(), grays(4)
+    vlm, images = talkative_base(), grays(4)
     together = vlm.answer(QUESTIONS, images, max_new_tokens=6)
     alone = [vlm.answer([q], images[i : i + 1], max_new_tokens=6)[0] for i, q in enumerate(QUESTIONS)]
     assert together == alone
@@ -85,7 +83,7 @@ def test_an_answer_does_not_depend_on_what_else_is_asked():
 
 
 def test_generation_with_and_without_the_cache_agrees():
-    vlm, images = talkative(), grays(4)
+    vlm, images = talkative_base(), grays(4)
     batch = vlm.encode_prompts(QUESTIONS)
     with torch.inference_mode():
         plain = vlm.model.generate(
@@ -101,14 +99,14 @@ def test_generation_with_and_without_the_cache_agrees():
 
 
 def test_the_next_token_depends_on_the_image():
-    vlm = untouched()
+    vlm = new()
     batch = vlm.encode_prompts([SHORT, SHORT])
     logits = logits_of(vlm, batch, np.stack([np.zeros((64, 64), np.uint8), grays(1)[0]]))
     assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-3
 
 
 def test_coordinates_of_an_answer_move_to_the_grid_of_the_model():
-    vlm = untouched()
+    vlm = new()
     batch = vlm.encode([SHORT], ["(500, 510)"])
     ids = batch.labels[0][batch.labels[0] != models.IGNORED]
     # One of 32 steps is 31.25, so 510 lies nearest to step 16, which is 500.
@@ -116,7 +114,7 @@ def test_coordinates_of_an_answer_move_to_the_grid_of_the_model():
 
 
 def test_every_parameter_belongs_to_exactly_one_part():
-    model = untouched().model
+    model = new().model
     parts = [{id(p) for p in models.parameters_of(model, name)} for name in models.PARTS]
     assert sum(map(len, parts)) == len(set.union(*parts)) == len(list(model.parameters()))
     with pytest.raises(KeyError):
@@ -124,21 +122,21 @@ def test_every_parameter_belongs_to_exactly_one_part():
 
 
 def test_the_same_seed_builds_the_same_weights():
-    first, second = untouched().model.state_dict(), new_model(SHAPE, seed=0).model.state_dict()
+    first, second = new().model.state_dict(), new_model(SHAPE, seed=0).model.state_dict()
     third = new_model(SHAPE, seed=1).model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], third["lm_head.weight"])
 
 
 def test_an_option_starts_as_the_sum_of_its_letter_and_its_word():
-    vlm = untouched()
+    vlm = new()
     weight = vlm.model.get_input_embeddings().weight
     option, letter, noun = vlm.tokenizer.convert_tokens_to_ids(["(A) dog", "(A)", "dog"])
     torch.testing.assert_close(weight[option], 0.8 * (weight[letter] + weight[noun]))
 
 
 def test_near_coordinates_start_more_alike_than_far_ones():
-    vlm = untouched()
+    vlm = new()
     weight = vlm.model.get_input_embeddings().weight
     values = vlm.tokenizer.convert_tokens_to_ids([str(n) for n in coordinates(32)])
     likeness = torch.nn.functional.cosine_similarity(weight[values][:, None], weight[values][None], dim=2)
@@ -157,7 +155,7 @@ def test_patch_positions_start_as_sinusoids_of_their_own_row_and_column():
 
 
 def test_a_saved_base_answers_as_before(tmp_path):
-    vlm, images = talkative(), grays(2)
+    vlm, images = talkative_base(), grays(2)
     models.save_base(vlm, "", tmp_path)
     loaded = models.load_base(tmp_path)
     before, after = vlm.model.state_dict(), loaded.model.state_dict()

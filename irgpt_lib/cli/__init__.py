@@ -2,10 +2,12 @@
 
 import typer
 
-from irgpt_lib.cli import dataset, readme, release, sources
+from irgpt_lib.cli import dataset, models, readme, release, sources, train
 
 app = typer.Typer(help="IRGPT and IR-TD from the shell.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(sources.app, name="sources")
 app.add_typer(release.app, name="release")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(models.app, name="models")
+app.add_typer(train.app, name="train")
 app.command("readme")(readme.readme)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 from tqdm import tqdm
 
-from irgpt_lib.models.images import decode_image
-from irgpt_lib.models.vlm import VisionLanguageModel
+from irgpt_lib.models.families.family import Family
+from irgpt_lib.models.families.pixels import Tiles
 from irgpt_lib.tasks import TASKS, Question
 
 SPARE_TOKENS = 4
@@ -50,10 +49,10 @@ def first_of_each_task(questions: pd.DataFrame, count: int) -> pd.DataFrame:
     return questions.groupby("task", sort=False).head(count).reset_index(drop=True)
 
 
-def decoded(samples: pd.DataFrame, px: int) -> dict[str, UInt8[np.ndarray, "px px"]]:
-    """The infrared images of a table of samples, by sample id."""
+def decoded(samples: pd.DataFrame, vlm: Family) -> dict[str, Tiles]:
+    """The infrared images of a table of samples as the model looks at them, by sample id."""
     pairs = zip(samples["sample_id"], samples["infrared"], strict=True)
-    return {name: decode_image(data, px) for name, data in pairs}
+    return {name: vlm.read(data) for name, data in pairs}
 
 
 def shuffled_within_task(questions: pd.DataFrame) -> list[str]:
@@ -77,9 +76,9 @@ def shuffled_within_task(questions: pd.DataFrame) -> list[str]:
 
 
 def answer_all(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     questions: pd.DataFrame,
-    images: Mapping[str, UInt8[np.ndarray, "px px"]],
+    images: Mapping[str, Tiles],
     shown: Sequence[str],
     *,
     batch_size: int,
@@ -96,9 +95,9 @@ def answer_all(
         longest = max(len(vlm.text_ids(answer)) for answer in questions["answer"].iloc[rows])
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
-            pixels = np.stack([images[shown[i]] for i in chosen])
             texts = questions["question"].iloc[chosen].tolist()
-            answers[chosen] = vlm.answer(texts, pixels, max_new_tokens=longest + SPARE_TOKENS)
+            pictures = [images[shown[i]] for i in chosen]
+            answers[chosen] = vlm.answer(texts, pictures, max_new_tokens=longest + SPARE_TOKENS)
             bar.update(len(chosen))
     bar.close()
     return answers.tolist()

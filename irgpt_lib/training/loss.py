@@ -1,11 +1,16 @@
 """The weighted training loss (Eq. 6 of the paper)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 IGNORED = -100
+# 64 MB in float32; a vocabulary of 92,553 makes 181 rows at a time, the miniature's 541 all of them at once.
+LOGITS_AT_ONCE = 2**24
 
 
 def weighted_loss(losses: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -43,26 +48,100 @@ def token_losses(
             token.
         IndexError: a label is no token of the vocabulary.
     """
+    _require_scale(ordered, smoothing)
+    sample, position, target = _answers(labels)
+    loss = _losses_at(logits[sample, position], target, ordered, smoothing)
+    return _mean_by_sample(loss, sample, len(logits))
+
+
+def answer_losses(
+    hidden: Float[Tensor, "b t d"],
+    head: nn.Module,
+    labels: Int[Tensor, "b t"],
+    *,
+    ordered: Int[Tensor, " k"] | None = None,
+    smoothing: float | int = 0.0,
+) -> Float[Tensor, " b"]:
+    """`token_losses(head(hidden), labels)`, with logits made for answer positions only.
+
+    `head` maps the language model's last hidden states to logits. Where it is frozen and more than `LOGITS_AT_ONCE`
+    logits are due, they are made a piece at a time and only their gradient by `hidden` is kept, so that memory does
+    not grow with answer tokens times vocabulary.
+
+    Raises:
+        ValueError, IndexError: as `token_losses`.
+    """
+    _require_scale(ordered, smoothing)
+    sample, position, target = _answers(labels)
+    answers = hidden[sample, position]
+
+    def losses_of(rows: Tensor, targets: Tensor) -> Tensor:
+        return _losses_at(head(rows), targets, ordered, smoothing)
+
+    weights = list(head.parameters())
+    rows = max(1, LOGITS_AT_ONCE // max((len(weight) for weight in weights), default=1))
+    if len(answers) > rows and not any(weight.requires_grad for weight in weights):
+        loss = _InPieces.apply(answers, target, losses_of, rows)
+    else:
+        loss = losses_of(answers, target)
+    return _mean_by_sample(loss, sample, len(hidden))
+
+
+class _InPieces(torch.autograd.Function):
+    """`losses_of(answers, target)`, one loss a row, `rows` rows at a time. A row's loss depends on no other row, so
+    the gradient of the sum over a piece, taken at once, is each row's own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, answers: Tensor, target: Tensor, losses_of: Callable[[Tensor, Tensor], Tensor], rows: int
+    ) -> Tensor:
+        losses, gradients = [], []
+        for piece, wanted in zip(answers.split(rows), target.split(rows), strict=True):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                leaf = piece.detach().requires_grad_(ctx.needs_input_grad[0])
+                loss = losses_of(leaf, wanted)
+                gradients += torch.autograd.grad(loss.sum(), leaf) if ctx.needs_input_grad[0] else []
+            losses.append(loss.detach())
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * of_loss[:, None].to(gradient.dtype), None, None, None
+
+
+def _require_scale(ordered: Tensor | None, smoothing: float | int) -> None:
     if smoothing < 0:
         raise ValueError(f"smoothing must not be negative, but is {smoothing}")
     if smoothing > 0 and ordered is None:
         raise ValueError(f"smoothing is {smoothing}, but no ordered scale of token ids was given")
 
+
+def _answers(labels: Int[Tensor, "b t"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample and position of every prediction of an answer token, and that token."""
     targets = labels[:, 1:]
     sample, position = (targets != IGNORED).nonzero(as_tuple=True)
-    target = targets[sample, position]
-    answer_logits = logits[sample, position]
-    log_p = answer_logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return sample, position, targets[sample, position]
+
+
+def _losses_at(
+    logits: Float[Tensor, "p v"], target: Int[Tensor, " p"], ordered: Tensor | None, smoothing: float | int
+) -> Float[Tensor, " p"]:
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     loss = nll_loss(log_p, target, reduction="none")
     if ordered is not None and smoothing > 0:
         step = _steps(ordered, logits.shape[-1])[target]
         on_scale = step >= 0
         soft = _gaussian_targets(step[on_scale], len(ordered), smoothing).to(log_p.dtype)
         loss = loss.masked_scatter(on_scale, -(soft * log_p[on_scale][:, ordered]).sum(-1))
+    return loss
 
-    total = loss.new_zeros(len(logits)).index_add(0, sample, loss)
-    count = torch.bincount(sample, minlength=len(logits)).clamp(min=1)
-    return total / count
+
+def _mean_by_sample(loss: Float[Tensor, " p"], sample: Int[Tensor, " p"], samples: int) -> Float[Tensor, " b"]:
+    total = loss.new_zeros(samples).index_add(0, sample, loss)
+    return total / torch.bincount(sample, minlength=samples).clamp(min=1)
 
 
 def _steps(ordered: Int[Tensor, " k"], vocabulary: int) -> Int[Tensor, " v"]:

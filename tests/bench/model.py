@@ -58,7 +58,7 @@ def plain_training(vlm: VisionLanguageModel, samples: list[Sample], config: para
     for name, parameter in vlm.model.named_parameters():
         parameter.requires_grad_(name.startswith((PARTS["vision"], PARTS["projector"])))
     prompts, captions = [CAPTION_PROMPT] * len(samples), [s.caption for s in samples]
-    data = TextImages([s.infrared for s in samples], prompts, captions, [1.0] * len(samples), vlm.image_px)
+    data = TextImages([s.infrared for s in samples], prompts, captions, [1.0] * len(samples), vlm)
     groups = (("vision", one.vision_lr), ("projector", one.projector_lr))
     optimiser = torch.optim.AdamW(
         [{"params": parameters_of(vlm.model, part), "lr": rate} for part, rate in groups],
@@ -149,7 +149,7 @@ def answering(count: int, repeats: int) -> Row:
     questions = make_questions(samples, "instruction", count, config, words_of(samples))
     if len(questions) != count // len(TASKS) * len(TASKS):
         raise RuntimeError(f"{2 * count} scenes gave {len(questions)} questions, not {count}")
-    images = decoded(pd.DataFrame([vars(s) for s in samples]), vlm.image_px)
+    images = decoded(pd.DataFrame([vars(s) for s in samples]), vlm)
     shown, size = questions["sample_id"].tolist(), params.load("evaluate").evaluate.batch_size
     found: dict[str, list[str]] = {}
     mine, theirs = interleaved(

@@ -1,0 +1,141 @@
+"""`irgpt train`: what a training will need."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from irgpt_lib.cli.telling import Json, show, told_errors
+
+if TYPE_CHECKING:
+    from irgpt_lib.training.planning import Plan, StagePlan
+
+app = typer.Typer(help="Training, before it starts.", no_args_is_help=True)
+GIB = 2**30
+
+
+@app.callback()
+def train() -> None:
+    """Training, before it starts."""
+
+
+@app.command("plan")
+def plan(
+    profile: Annotated[str, typer.Option(help="The profile of params.yaml; else the current one.")] = "",
+    gpus: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
+    gpu_memory: Annotated[float, typer.Option(help="Memory of one GPU in GiB.")] = 80.0,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(help="Measured samples a second of one GPU; twice where stage 2 has another rate."),
+    ] = None,
+    tflops: Annotated[float, typer.Option(help="A GPU's peak of matrix products in TFLOP/s; goes with --mfu.")] = 0.0,
+    mfu: Annotated[float, typer.Option(help="The share of --tflops that training reaches, 0-1.")] = 0.0,
+    model: Annotated[str, typer.Option(help="Another model: a published name or hub id, or a local folder.")] = "",
+    samples: Annotated[int | None, typer.Option(help="Samples of stage 1 in one epoch.")] = None,
+    questions: Annotated[int | None, typer.Option(help="Questions of stage 2 in one epoch.")] = None,
+    tiles: Annotated[int, typer.Option(help="Tiles an image (InternVL).")] = 1,
+    prompt_tokens: Annotated[int | None, typer.Option(help="Tokens of a prompt without its image.")] = None,
+    answer_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer, on average.")] = None,
+    padding_tokens: Annotated[int | None, typer.Option(help="Padding of a sample in a batch, on average.")] = None,
+    micro: Annotated[int, typer.Option(help="Samples that a GPU passes at a time; 0: its share of a batch.")] = 0,
+    frozen_weights: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Type in which frozen weights are held; the loop holds fp32.")
+    ] = "fp32",
+    as_json: Json = False,
+) -> None:
+    """Memory of a GPU by part, steps, hours and disk of both stages. Nothing is downloaded and no GPU is needed.
+
+    Memory and FLOPs are counted on one step of the real model without its data.
+    """
+    from irgpt_lib.params import ParamsError
+    from irgpt_lib.training import planning
+
+    with told_errors():
+        try:
+            rates = rate or []
+            if len(rates) > 2:
+                raise planning.Unplannable(f"{len(rates)} rates: one for both stages, or one for each")
+            speed = planning.Speed((rates[0], rates[-1]) if rates else None, tflops, mfu)
+            made = planning.plan(
+                profile,
+                planning.Machine(gpus, gpu_memory, micro, frozen_weights),
+                speed,
+                model=model,
+                samples=(samples, questions),
+                tiles=tiles,
+                texts=(prompt_tokens, answer_tokens, padding_tokens),
+                told=lambda line: typer.echo(line, err=True),
+            )
+        except (planning.Unplannable, ParamsError) as error:
+            raise typer.BadParameter(str(error)) from error
+        show(made.record(), lines(made), as_json)
+
+
+def lines(plan: "Plan") -> Iterator[str]:
+    """The plan for reading."""
+    sizes = ", ".join(f"{part} {count / 1e6:,.2f} M" for part, count in plan.parameters.items())
+    load, machine = plan.load, plan.machine
+    yield f"Profile {plan.profile}: {plan.model} ({plan.source})"
+    yield f"parameters: {sizes}"
+    yield (
+        f"a sample: {load.tiles} tile{'s' * (load.tiles > 1)}, {load.prompt_tokens} tokens of prompt and "
+        f"{load.answer_tokens} of answer, {load.padding_tokens} of padding ({load.source})"
+    )
+    yield f"{machine.gpus} GPU of {machine.memory_gib:g} GiB; frozen weights held in {machine.held}"
+    for name, stage in plan.stages.items():
+        yield from ("", *_stage_lines(name, stage))
+    yield from ("", f"hours: {plan.speed}")
+    disk = sum(stage.disk_bytes for stage in plan.stages.values())
+    results = sum(stage.result_bytes for stage in plan.stages.values())
+    yield (
+        f"disk: {_gib(disk)} GiB at most for a run, then {_gib(results)}; the study's {plan.runs} runs leave "
+        f"{_gib(plan.runs * results)}"
+    )
+    yield from ("", *plan.limits)
+
+
+def _stage_lines(name: str, stage: "StagePlan") -> Iterator[str]:
+    passed = f"{stage.samples_at_a_time} at a time on a GPU" + (f", {stage.pieces} times" if stage.pieces > 1 else "")
+    yield f"{name}: {stage.trained / 1e6:,.2f} M parameters trained, batches of {stage.batch_size} ({passed})"
+    yield (
+        f"  {stage.steps:,} steps, {stage.samples:,} samples in {stage.epochs} epoch{'s' * (stage.epochs > 1)}, "
+        f"{stage.tokens / 1e6:,.1f} M tokens ({stage.tokens_per_sample} a sample)"
+    )
+    states = ", ".join(f"{part} {_gib(size)}" for part, size in stage.states.items() if size)
+    yield f"  replicated states in full, GiB: {states}"
+    yield f"  a checkpoint {_gib(stage.checkpoint_bytes)} GiB, the result {_gib(stage.result_bytes)} GiB"
+    yield from ("", *_table(stage))
+
+
+def _table(stage: "StagePlan") -> Iterator[str]:
+    columns = stage.layouts.values()
+    rows = [("GiB at the peak", list(stage.layouts))]
+    parts = sorted({part for column in columns for part in column.parts}, key=_place)
+    rows += [(part, [_gib(column.parts.get(part, 0)) for column in columns]) for part in parts]
+    rows += [
+        ("total", [_gib(column.total) for column in columns]),
+        ("share of the GPU", [f"{column.share:.0%}{'' if column.fits else ' NO'}" for column in columns]),
+        ("TFLOP a sample", [f"{column.tflop_per_sample:.3g}" for column in columns]),
+    ]
+    if all(column.hours is not None for column in columns):
+        rows += [
+            ("samples/s a GPU", [f"{column.samples_per_second:.3g}" for column in columns]),
+            ("hours", [f"{column.hours:.3g}" for column in columns]),
+        ]
+    first = max(len(head) for head, _ in rows)
+    widths = [max(map(len, cells)) for cells in zip(*(cells for _, cells in rows), strict=True)]
+    for head, cells in rows:
+        yield f"  {head:<{first}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+
+
+def _place(part: str) -> int:
+    from irgpt_lib.training.dry_run import PARTS
+    from irgpt_lib.training.planning import OF_SHARDS
+
+    return [*OF_SHARDS, *PARTS].index(part)
+
+
+def _gib(size: int) -> str:
+    if size == 0:
+        return "–"
+    return f"{size / GIB:.2f}" if size >= GIB / 10 else f"{size / GIB:.4f}"
