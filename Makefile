@@ -74,6 +74,6 @@ strip: $(READY)  ## take outputs and an editor's marks out of the notebooks
 	  $(STRIP_WORKED) --verify "$$notebook" >/dev/null || { echo "stripping $$notebook"; $(STRIP_WORKED) "$$notebook"; }; done
 
 clean:  ## remove the environment and caches; results stay
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis irgpt_lib.egg-info artifacts/failed artifacts/build
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis irgpt_lib.egg-info artifacts/failed artifacts/build artifacts/cache
 	@find irgpt_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Removed. artifacts/ and .dvc/cache stay; \`dvc gc -w\` empties the cache of what the tree no longer uses."

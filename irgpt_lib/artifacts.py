@@ -25,10 +25,19 @@ CONVERSATIONS = "dataset/conversations/instruction.parquet"
 REJECTED = "dataset/rejected.parquet"
 ACCOUNT = "dataset/account.json"
 FEATURES = "features/features.safetensors"
+OTHER_FEATURES = "features/others.safetensors"
 EXTRACTOR = "features/extractor"
 SCORES = "difficulty/scores.parquet"
+EXPLORER = "difficulty/explorer.html"
 BASE = "base"
 SUMMARY = "summary.json"
+# What an interrupted run goes on from and what a repeat need not compute again; DVC does not know it.
+CACHE = "cache"
+
+# The notebooks in reading order; those of EACH_RUN are executed for every variant and seed.
+SINGLE_RUN = ("00_base", "01_dataset", "02_features", "03_difficulty", "04_curriculum")
+EACH_RUN = ("05_train", "06_evaluate")
+ALL_RUNS = ("07_ablations", "08_tables", "09_checks")
 
 
 def root() -> Path:
@@ -49,6 +58,11 @@ def path(name: str) -> Path:
     file = Path(os.environ.get("IRGPT_ARTIFACTS") or root() / "artifacts").absolute() / name
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
+
+
+def order_name(variant: str, seed: int) -> str:
+    """Where the order of stage 1 of one run lies."""
+    return f"orders/{run_name(variant, seed)}.parquet"
 
 
 def run_name(variant: str, seed: int) -> str:

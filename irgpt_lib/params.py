@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -27,6 +27,7 @@ AUTHENTIC_PROFILES = ("paper",)
 
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
+Masking = Literal["random", "infmae"]
 
 
 class ParamsError(ValueError):
@@ -178,16 +179,28 @@ class Extractor(Section):
     decoder_layers: int = Positive
 
 
+class OtherExtractor(Section):
+    """What a further extractor has of its own."""
+
+    seed: int
+    masking: Masking
+
+
 class Features(Section):
-    """Masked pre-training of the extractor on infrared and gray visible images (reading Q4)."""
+    """Masked pre-training of the extractor on infrared and gray visible images (reading Q4).
+
+    Each of `others` is trained beside it, with a seed and a masking rule of its own, to see how stable the ranking is.
+    """
 
     extractor: Extractor
     mask_ratio: float = Field(gt=0, lt=1)
+    masking: Masking
     epochs: int = Field(ge=0)
     batch_size: int = Positive
     lr: float = Positive
     weight_decay: float
     seed: int
+    others: list[OtherExtractor]
     threads: int = Positive
 
 
@@ -211,11 +224,20 @@ class Clip(Section):
     pretrain_lr: float = Positive
 
 
+class Explorer(Section):
+    """How many samples bring their pictures into the page of the explorer, and how large these are."""
+
+    pictures: int = Field(ge=0)
+    thumbnail_px: int = Positive
+
+
 class Difficulty(Section):
     """Both lessons and how they become one ranking (section 4.2; readings Q1-Q12)."""
 
     sign: Literal["figure", "printed"]
     bandwidth_sample: int = Positive
+    precision: Literal["exact", "fast"]
+    permutations: int = Positive
     memory_mb: int = Positive
     clip: Clip
     warm_up_epochs: int = Positive
@@ -224,12 +246,16 @@ class Difficulty(Section):
     bank: int = Positive
     combine: Literal["borda", "lambda", "z_sum", "max", "lexicographic"]
     lesson1_weight: float = Share
+    explorer: Explorer
     seed: int
     threads: int = Positive
 
 
 class Stage1(Section):
-    """Incremental pre-training: vision encoder and projector through a frozen language model, by the curriculum."""
+    """Incremental pre-training: vision encoder and projector through a frozen language model, by the curriculum.
+
+    `lesson1` and `lesson2` are the switches of Table 3: a lesson in use, turned round, or left out.
+    """
 
     epochs: int = Field(ge=0)
     batch_size: int = Positive
@@ -239,8 +265,16 @@ class Stage1(Section):
     warm_up: float = Share
     scheduler: Literal["cosine", "constant_with_warmup"]
     schedule: Literal[
-        "ascending", "descending", "bidirectional", "random", "descending_stratified", "ascending_stratified"
+        "ascending",
+        "descending",
+        "bidirectional",
+        "random",
+        "descending_stratified",
+        "ascending_stratified",
+        "cumulative",
     ]
+    lesson1: Literal["use", "anti", "none"]
+    lesson2: Literal["use", "anti", "none"]
     tiers: int = Positive
     weights: Literal["literal", "normalise_mean", "continuous", "none"]
 
@@ -293,6 +327,23 @@ class Tables(Section):
     seed: int
 
 
+class Checks(Section):
+    """Do the scores measure difficulty? Shares of captions swapped on purpose, on at most `noise_samples` samples;
+    further seeds of the warm-up; steps of the bandwidth to each side; numbers of random features that stand in for the
+    kernel; `batch_size` of the base model."""
+
+    noise_shares: list[Annotated[float, Share]] = Field(min_length=1)
+    noise_samples: int = Positive
+    warm_up_seeds: list[int]
+    bandwidth_steps: int = Field(ge=1)
+    random_features: list[Annotated[int, Field(ge=2, multiple_of=2)]]
+    draws: int = Positive
+    level: float = Field(gt=0, lt=1)
+    seed: int
+    batch_size: int = Positive
+    threads: int = Positive
+
+
 SECTIONS: dict[str, type[Section]] = {
     "base": Base,
     "dataset": Dataset,
@@ -302,6 +353,7 @@ SECTIONS: dict[str, type[Section]] = {
     "evaluate": Evaluate,
     "ablations": Ablations,
     "tables": Tables,
+    "checks": Checks,
 }
 TOP_LEVEL = ("profile", "seeds", "common", "profiles", "variants")
 

@@ -1,4 +1,4 @@
-"""Run one notebook of the study: `python -m irgpt_lib.run 04_train profile=tiny variant=cl seed=0`.
+"""Run one notebook of the study: `python -m irgpt_lib.run 05_train profile=tiny variant=cl seed=0`.
 
 Papermill executes a copy with the given parameters in the interpreter that runs this module. Progress bars
 and prints appear in the terminal as they come; the executed notebook keeps the results without what differs
@@ -138,7 +138,7 @@ def _parse_value(text: str, default: Value, where: str) -> Value:
 
 
 def run_stem(name: str, values: Mapping[str, Value]) -> str:
-    """`04_train-cl-0`: the notebook, then the values that tell its runs apart, which the profile does not."""
+    """`05_train-cl-0`: the notebook, then the values that tell its runs apart, which the profile does not."""
     return "-".join([name, *(str(value) for key, value in values.items() if key != "profile")])
 
 

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from miniature import captioned, changed, fresh, untouched, weights_of
+from torch.nn.functional import cross_entropy
 
-from irgpt_lib.training.caption_loss import caption_losses
-from irgpt_lib.training.loss import token_losses
+from irgpt_lib.irtd.captions import CAPTION_PROMPT
+from irgpt_lib.training.caption_loss import caption_losses, of_samples
 from irgpt_lib.training.trainer import Collator, TextImages
 
 
@@ -18,17 +20,24 @@ def test_losses_are_those_of_the_captions_whatever_the_batch():
     assert found[1] != caption_losses(vlm, images, captions[::-1], batch_size=2)[1]
 
 
-def test_one_loss_by_hand():
+def test_one_loss_is_that_of_the_captions_tokens_under_stage_1s_prompt():
     vlm, samples = untouched(), captioned(1)
-    item = TextImages(samples["infrared"].tolist(), ["Describe."], ["a"], [1.0], vlm.image_px)[0]
-    assert set(item) == {"image", "question", "answer", "weight"}
-    batch = Collator(vlm)([item | {"question": "What is shown?", "answer": samples["caption"].iloc[0]}])
+    found = caption_losses(vlm, samples["infrared"].tolist(), samples["caption"].tolist(), batch_size=1)
+    item = TextImages(samples["infrared"].tolist(), [CAPTION_PROMPT], samples["caption"].tolist(), [1.0], vlm.image_px)
+    batch = Collator(vlm)([item[0]])
     labels = batch.pop("labels")
     batch.pop("sample_weight")
     with torch.inference_mode():
-        other_prompt = token_losses(vlm.model(**batch).logits, labels)
-    found = caption_losses(vlm, samples["infrared"].tolist(), samples["caption"].tolist(), batch_size=1)
-    assert found.dtype == np.float32 and abs(found[0] - other_prompt.item()) < 1
+        logits = vlm.model(**batch).logits
+    spoken = labels[0, 1:] != -100
+    expected = cross_entropy(logits[0, :-1][spoken].float(), labels[0, 1:][spoken])
+    assert found.dtype == np.float32 and found[0] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_table_of_samples_is_asked_row_by_row():
+    vlm, samples = untouched(), captioned(3)
+    expected = caption_losses(vlm, samples["infrared"].tolist(), samples["caption"].tolist(), batch_size=3)
+    np.testing.assert_array_equal(of_samples(vlm, samples, batch_size=3), expected)
 
 
 def test_no_sample_has_no_loss():

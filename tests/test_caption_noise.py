@@ -114,3 +114,30 @@ def test_a_score_that_knows_the_swap_is_found():
     planted = planted.assign(share=0.4, perfect=planted["swapped"].astype(float), blind=0.0)
     found = noise.detection(planted, names=["perfect", "blind"], seed=0, draws=20).set_index("score")
     assert found["auc"].to_dict() == {"perfect": 1.0, "blind": 0.5}
+
+
+def detected(**intervals):
+    rows = [[0.13, name, 0.5, 0.1, 0.9] for name in intervals]
+    rows += [[0.35, name, (low + high) / 2, low, high] for name, (low, high) in intervals.items()]
+    return pd.DataFrame(rows, columns=["share", "score", "auc", "low", "high"])
+
+
+def test_the_verdict_names_the_best_score_at_the_largest_share():
+    said = noise.verdict(detected(clip_loss=(0.6, 0.7), alpha=(0.4, 0.45), weight=(0.1, 0.2)))
+    assert said.splitlines() == [
+        "At 35% swapped captions weight tells them best: AUC 0.150 [0.100, 0.200].",
+        "A swapped pair gains more from the warm-up than a right one (alpha: AUC 0.425 [0.400, 0.450]).",
+        "A swapped pair is weighted less by Eq. 5 than a right one (weight: AUC 0.150 [0.100, 0.200]).",
+    ]
+
+
+def test_the_verdict_claims_nothing_that_may_be_chance():
+    said = noise.verdict(detected(clip_loss=(0.45, 0.6), alpha=(0.45, 0.55)))
+    assert "no score tells them: clip_loss" in said and "differs by no more than chance" in said
+    # a weight far above 0.5 is clear, but no detector
+    assert "clip_loss, the best one" in noise.verdict(detected(weight=(0.8, 0.9), clip_loss=(0.4, 0.64)))
+
+
+def test_without_a_known_area_there_is_no_verdict():
+    with pytest.raises(ValueError, match="nothing was detected"):
+        noise.verdict(detected(alpha=(0.4, 0.5)).assign(auc=np.nan))

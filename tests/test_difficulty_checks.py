@@ -2,16 +2,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from irgpt_lib.evaluation import difficulty_checks as checks
 
 
 def planted(**columns):
-    """Eight scored samples: four NIR, then four TIR, half of each with a swapped caption."""
+    """Eight scored samples, every second with a swapped caption."""
     rank = np.arange(8)
     return pd.DataFrame(
         {
-            "band": ["nir"] * 4 + ["tir"] * 4,
+            "sample_id": [f"s{i}" for i in rank],
+            "group": "",
             "kind": "scene",
             "swapped": [False, True] * 4,
             **{name: rank.astype(float) for name in checks.SCORES},
@@ -22,47 +24,21 @@ def planted(**columns):
 
 def test_the_area_under_the_curve_of_four_points_by_hand():
     # Of the four pairs of a positive and a negative, 0.2 < 0.3 alone is in the wrong order.
-    positive, score = np.array([False, False, True, True]), np.array([0.1, 0.3, 0.2, 0.4])
-    assert checks.area_under_roc(positive, score) == 0.75
+    table = planted()[:4].assign(swapped=[False, False, True, True], distance=[0.1, 0.3, 0.2, 0.4])
+    assert intervals(table, ["distance"], draws=5).loc["distance", "auc"] == 0.75
 
 
-def test_without_both_classes_there_is_no_area():
-    assert np.isnan(checks.area_under_roc(np.array([True, True]), np.array([0.0, 1.0])))
-    assert np.isnan(checks.area_under_roc(np.array([False, False]), np.array([0.0, 1.0])))
-
-
-def test_separation_finds_planted_scores():
-    table = planted(
-        distance=[0.0] * 4 + [1.0] * 4,
-        clip_loss=[0.0, 9.0] * 4,
-        weight=[9.0, 0.0] * 4,
-        alpha=[0.0] * 8,
-    )
-    found = checks.separation(table)
-    assert list(found.index) == list(checks.SCORES)
-    band, swapped = (found[name] for name in ("AUC, TIR against NIR", "AUC, swapped captions"))
-    assert band["distance"] == 1 and swapped["distance"] == 0.5
-    assert swapped["clip_loss"] == 1 and band["clip_loss"] == 0.5
-    assert swapped["weight"] == 0
-    assert band["alpha"] == swapped["alpha"] == 0.5
-
-
-def test_swir_is_no_end_of_the_ladder():
-    table = planted(distance=[0.0] * 4 + [1.0] * 4)
-    beside = pd.concat([table, planted(band="swir", distance=[7.0] * 8)], ignore_index=True)
-    assert checks.separation(beside).loc["distance", "AUC, TIR against NIR"] == 1
+@pytest.mark.parametrize("swapped", [False, True])
+def test_without_both_classes_there_is_no_area(swapped):
+    found = intervals(planted(swapped=swapped), ["distance"], draws=5)
+    assert found[["auc", "low", "high"]].isna().all().all()
 
 
 def test_captions_are_compared_within_a_kind_and_averaged_by_size():
     # Montages are far harder than scenes; within the six scenes swapping shows, within the two montages it reverses.
-    kinds = ["scene"] * 6 + ["montage"] * 2
-    table = planted(kind=kinds, clip_loss=[0.0, 1.0] * 3 + [101.0, 100.0])
-    assert checks.separation(table).loc["clip_loss", "AUC, swapped captions"] == pytest.approx(6 / 8)
-
-
-def test_without_swapped_captions_or_without_one_band_nothing_is_claimed():
-    found = checks.separation(planted(swapped=False, band="tir"))
-    assert found.isna().all().all()
+    table = planted(kind=["scene"] * 6 + ["montage"] * 2, clip_loss=[0.0, 1.0] * 3 + [101.0, 100.0])
+    found = intervals(table, ["clip_loss"], within="kind", draws=5)
+    assert found.loc["clip_loss", "auc"] == pytest.approx(6 / 8)
 
 
 def clustered(count=60, groups=20, seed=0):
@@ -83,7 +59,7 @@ def clustered(count=60, groups=20, seed=0):
 
 
 def area(table, name):
-    return checks.area_under_roc(table["swapped"].to_numpy(), table[name].to_numpy())
+    return roc_auc_score(table["swapped"], table[name])
 
 
 def intervals(table, names=("good", "blind"), **options):
@@ -106,13 +82,11 @@ def test_a_resampled_area_is_that_of_the_repeated_rows():
     repeated = table.loc[np.repeat(np.arange(30), weights[0])]
     values = table[["good", "blind"]].to_numpy()
     found = checks._stratified_auc(table["swapped"].to_numpy(), values, np.zeros(30, dtype=np.int64), weights)[0]
-    expected = [
-        checks.area_under_roc(repeated["swapped"].to_numpy(), repeated[c].to_numpy()) for c in ("good", "blind")
-    ]
+    expected = [area(repeated, name) for name in ("good", "blind")]
     np.testing.assert_allclose(found, expected)
 
 
-def test_intervals_within_a_kind_agree_with_the_separation_of_old():
+def test_intervals_within_a_kind_are_averaged_by_its_samples():
     table = clustered()
     parts = [part for _, part in table.groupby("kind")]
     expected = np.average([area(part, "good") for part in parts], weights=[len(part) for part in parts])
@@ -197,15 +171,25 @@ def test_projection_keeps_rows_aligned_when_it_thins_them():
     assert points["distance"][:3].tolist() == [0, 5, 10]
 
 
+def test_of_a_group_the_first_is_taken_and_of_none_all():
+    assert checks.one_a_group(pd.Series(["", "a", "b", "a", "", "b"])).tolist() == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
 def test_a_spread_covers_both_ends():
     assert checks.spread(5, 10).tolist() == [0, 1, 2, 3, 4]
     assert checks.spread(100, 3).tolist() == [0, 50, 99]
     assert checks.spread(0, 3).tolist() == []
 
 
-def test_the_summary_rounds_and_has_null_for_what_is_unknown():
-    table = planted(weight=[0.5, 1.5] * 4, alpha=[-1.0, 1.0] * 4, band="swir")
-    found = checks.summary(table, mmd=0.123456, bandwidth=2.0)
+def test_the_summary_rounds():
+    table = planted(weight=[0.5, 1.5] * 4, alpha=[-1.0, 1.0] * 4)
+    found = checks.summary(table, mmd=0.123456, bandwidth=2.0, p_value=0.0012345)
     assert (found["samples"], found["mmd"], found["bandwidth"], found["mean_weight"]) == (8, 0.1235, 2.0, 1.0)
-    assert found["alpha_positive"] == 0.5
-    assert found["separation"]["weight"] == {"AUC, TIR against NIR": None, "AUC, swapped captions": 1.0}
+    assert (found["alpha_positive"], found["mmd_p_value"]) == (0.5, 0.0012)

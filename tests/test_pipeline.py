@@ -22,10 +22,12 @@ STAGE_NAMES = [
     "dataset",
     "features",
     "difficulty",
+    "curriculum",
     "train",
     "evaluate",
     "ablations",
     "tables",
+    "checks",
     "report",
 ]
 

@@ -114,7 +114,9 @@ def test_histograms_count_every_sample_once():
 
 def test_equal_scores_are_drawn_without_a_density():
     figure = plots.difficulty_histograms(scores().assign(distance=1.0))
-    assert len(figure.axes[0].lines) == 0 and len(figure.axes[1].lines) == 1
+    lesson1, lesson2 = figure.axes
+    # in the other panel a line a band, one for all, and that of the legend
+    assert len(lesson1.lines) == 0 and len(lesson2.lines) == 5
 
 
 def test_cards_stand_in_the_order_of_their_ranks():
@@ -188,3 +190,44 @@ def test_a_broken_image_is_named():
 def test_what_cannot_be_drawn_is_said(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def an_order(n=50, **columns):
+    return pd.DataFrame({"position": range(n), "rank": range(n), "weight": 1.0} | columns)
+
+
+def test_every_schedule_has_a_panel_and_an_empty_one_says_so():
+    figure = plots.orders({"ascending": an_order(), "none": an_order(0), "long_one": an_order(9000)}, most=100)
+    shown = {ax.get_title(): ax for ax in figure.axes if ax.get_title()}
+    assert list(shown) == ["ascending", "none", "long one"]
+    assert shown["ascending"].collections[0].get_offsets().tolist() == [[i, i] for i in range(50)]
+    assert [text.get_text() for text in shown["none"].texts] == ["no epoch"]
+    assert len(shown["none"].get_xticks()) > 1, "the axes are shared"
+    positions = shown["long one"].collections[0].get_offsets()[:, 0]
+    assert len(positions) == 100 and (positions[0], positions[-1]) == (0, 8999)
+
+
+def test_no_order_or_one_without_ranks_is_refused():
+    with pytest.raises(ValueError, match="no order to show"):
+        plots.orders({})
+    with pytest.raises(ValueError, match="the order x lacks|rank"):
+        plots.orders({"x": an_order().drop(columns="rank")})
+
+
+def found_swapped():
+    rows = [(0.0, "alpha", np.nan, np.nan, np.nan), (0.1, "alpha", 0.4, 0.3, 0.45), (0.3, "alpha", 0.5, 0.4, 0.6)]
+    return pd.DataFrame([*rows, (0.3, "weight", 0.6, 0.5, 0.7)], columns=["share", "score", "auc", "low", "high"])
+
+
+def test_detection_shows_each_share_and_leaves_out_the_unknown():
+    (ax,) = plots.detection(found_swapped()).axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["10% swapped", "30% swapped"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["alpha", "weight"]
+    ten, thirty = (bar.lines[0].get_xdata() for bar in ax.containers)
+    np.testing.assert_allclose(np.asarray(ten, float), [0.4, np.nan])
+    np.testing.assert_allclose(np.asarray(thirty, float), [0.5, 0.6])
+
+
+def test_without_a_known_area_there_is_nothing_to_draw():
+    with pytest.raises(ValueError, match="no row to show"):
+        plots.detection(found_swapped()[:1])

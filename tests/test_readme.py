@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAMES = ("results", "checks", "claims", "costs")
 STEMS = (
-    *("00_base", "01_dataset", "02_features", "03_difficulty"),
-    *("04_train-cl-0", "05_evaluate-cl-0", "06_ablations", "07_tables"),
+    *("00_base", "01_dataset", "02_features", "03_difficulty", "04_curriculum"),
+    *("05_train-cl-0", "06_evaluate-cl-0", "07_ablations", "08_tables", "09_checks"),
 )
 
 
@@ -61,7 +61,7 @@ def test_the_costs_add_up_and_name_profile_machine_and_torch(study):
     call()
     body = (study / "README.md").read_text().partition("<!-- costs:start -->")[2]
     total = next(line for line in body.splitlines() if line.startswith("| all "))
-    assert [cell.strip() for cell in total.strip("|").split("|")] == ["all", "8", "80", "160", "107"]
+    assert [cell.strip() for cell in total.strip("|").split("|")] == ["all", "10", "100", "200", "109"]
     assert "Profile `smoke` on " in body and processor() in body and "torch 2." in body
 
 

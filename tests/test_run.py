@@ -15,13 +15,13 @@ DEFAULTS = {"profile": "", "variant": "cl", "seed": 0, "rate": 1.0}
 
 
 def study(folder: Path, *sources: str) -> Path:
-    """A study of one notebook, `04_train`, that declares profile, variant and seed."""
+    """A study of one notebook, `05_train`, that declares profile, variant and seed."""
     parameters = new_code_cell('profile = ""\nvariant = "cl"\nseed = 0', metadata={"tags": ["parameters"]})
     cells = [new_markdown_cell("# Train"), parameters, *map(new_code_cell, sources)]
     (folder / "notebooks").mkdir()
     (folder / "dvc.yaml").write_text("stages: {}\n")
     metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / "notebooks" / "04_train.ipynb")
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / "notebooks" / "05_train.ipynb")
     return folder
 
 
@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_value_takes_the_type_of_its_default():
-    given = parse_assignments(["seed=3", "variant=no", "rate=2", "profile="], DEFAULTS, "04_train.ipynb")
+    given = parse_assignments(["seed=3", "variant=no", "rate=2", "profile="], DEFAULTS, "05_train.ipynb")
     assert given == {"profile": "", "variant": "no", "seed": 3, "rate": 2.0}
     assert list(given) == ["profile", "variant", "seed", "rate"]
     assert type(given["rate"]) is float
@@ -55,26 +55,26 @@ def test_a_value_takes_the_type_of_its_default():
 )
 def test_a_wrong_assignment_is_refused_with_what_exists(assignments, says):
     with pytest.raises(RunError) as refusal:
-        parse_assignments(assignments, DEFAULTS, "04_train.ipynb")
+        parse_assignments(assignments, DEFAULTS, "05_train.ipynb")
     assert says in str(refusal.value)
 
 
 def test_an_unknown_notebook_is_refused_with_those_that_exist(here):
     study(here)
-    with pytest.raises(RunError, match="no notebook '04_trian' in .*; there are: 04_train"):
-        notebook_path(here / "notebooks", "04_trian")
-    assert run.main("04_trian") == 2
-    assert run.main("04_train", "sed=0") == 2
+    with pytest.raises(RunError, match="no notebook '05_trian' in .*; there are: 05_train"):
+        notebook_path(here / "notebooks", "05_trian")
+    assert run.main("05_trian") == 2
+    assert run.main("05_train", "sed=0") == 2
 
 
 def test_parameters_are_read_in_order_with_their_defaults(here):
     study(here)
-    declared = declared_parameters(here / "notebooks" / "04_train.ipynb")
+    declared = declared_parameters(here / "notebooks" / "05_train.ipynb")
     assert list(declared.items()) == [("profile", ""), ("variant", "cl"), ("seed", 0)]
 
 
 def test_runs_are_told_apart_by_variant_and_seed_not_by_profile():
-    assert run_stem("04_train", {"profile": "tiny", "variant": "cl", "seed": 0}) == "04_train-cl-0"
+    assert run_stem("05_train", {"profile": "tiny", "variant": "cl", "seed": 0}) == "05_train-cl-0"
     assert run_stem("01_dataset", {"profile": "tiny"}) == "01_dataset"
 
 
@@ -113,30 +113,30 @@ def test_a_run_uses_this_interpreter_and_has_the_same_bytes_twice(here, monkeypa
         "print(sys.executable, Path.cwd(), os.environ['PYTHONHASHSEED'], variant, seed + 1)\nobject()",
     )
 
-    assert run.main("04_train", "profile=smoke", "variant=cl", "seed=1") == 0
-    target = here / "artifacts" / "executed" / "04_train-cl-1.ipynb"
+    assert run.main("05_train", "profile=smoke", "variant=cl", "seed=1") == 0
+    target = here / "artifacts" / "executed" / "05_train-cl-1.ipynb"
     first = target.read_bytes()
     printed = nbformat.reads(first.decode(), 4).cells[-1].outputs[0].text
     assert printed == f"{sys.executable} {here} 0 cl 2\n"
-    cost = json.loads((here / "artifacts" / "costs" / "04_train-cl-1.json").read_text())
+    cost = json.loads((here / "artifacts" / "costs" / "05_train-cl-1.json").read_text())
     assert cost["parameters"] == {"profile": "smoke", "variant": "cl", "seed": 1}
     assert cost["wall_s"] > 0 and cost["cpu_s"] > 0 and cost["peak_mb"] > 10
     terminal = capfd.readouterr()
-    assert "04_train profile=smoke variant=cl seed=1: started" in terminal.out
+    assert "05_train profile=smoke variant=cl seed=1: started" in terminal.out
     assert "done in" in terminal.out and "half way" in terminal.err
 
-    assert run.main("04_train", "profile=smoke", "variant=cl", "seed=1") == 0
+    assert run.main("05_train", "profile=smoke", "variant=cl", "seed=1") == 0
     assert target.read_bytes() == first
 
 
 def test_a_failing_cell_leaves_the_failed_notebook_and_no_executed_one(here, capfd):
     study(here, "print('before')", "1 / 0")
-    old = here / "artifacts" / "executed" / "04_train.ipynb"
+    old = here / "artifacts" / "executed" / "05_train.ipynb"
     old.parent.mkdir(parents=True)
     old.write_text("of an earlier run")
-    assert run.main("04_train") == 1
+    assert run.main("05_train") == 1
     assert not old.exists()
-    failed = nbformat.read(here / "artifacts" / "failed" / "04_train.ipynb", 4)
+    failed = nbformat.read(here / "artifacts" / "failed" / "05_train.ipynb", 4)
     outputs = [output for cell in failed.cells for output in cell.get("outputs", [])]
     assert [output.ename for output in outputs if output.output_type == "error"] == ["ZeroDivisionError"]
     shown = capfd.readouterr().err
@@ -146,6 +146,6 @@ def test_a_failing_cell_leaves_the_failed_notebook_and_no_executed_one(here, cap
 
 def test_a_kernel_that_dies_is_reported_and_leaves_no_executed_notebook(here, capfd):
     study(here, "import os\nos._exit(9)")
-    assert run.main("04_train") == 1
-    assert not (here / "artifacts" / "executed" / "04_train.ipynb").exists()
+    assert run.main("05_train") == 1
+    assert not (here / "artifacts" / "executed" / "05_train.ipynb").exists()
     assert "its kernel died" in capfd.readouterr().err

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irgpt_lib import params
 from irgpt_lib.curriculum.ranking import tiers
 from irgpt_lib.curriculum.schedule import (
     CUMULATIVE,
@@ -13,6 +14,7 @@ from irgpt_lib.curriculum.schedule import (
     STRATIFIED,
     batches,
     check_order,
+    from_params,
     order,
     order_table,
     phases,
@@ -251,3 +253,17 @@ def test_what_has_no_order_is_refused():
 def test_a_damaged_order_is_refused(damage, message):
     with pytest.raises(ValueError, match=message):
         check_order(damage(table(scores())), scores()["sample_id"])
+
+
+@pytest.mark.parametrize("switch", [{}, {"lesson1": "none"}, {"lesson2": "anti"}])
+def test_the_sections_of_params_give_the_same_order(switch):
+    options = {
+        "schedule": "ascending_stratified",
+        "tiers": 3,
+        "batch_size": 2,
+        "weights": "literal",
+        "epochs": 2,
+    } | switch
+    stage1 = params.load("train", profile="smoke").train.stage1.model_copy(update=options)
+    found = from_params(scores(), stage1, params.load("difficulty").difficulty, seed=2)
+    pd.testing.assert_frame_equal(found, order_table(scores(), **options, seed=2))

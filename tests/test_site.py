@@ -48,11 +48,11 @@ def executed(path: Path, heading: str) -> Path:
 
 
 def small_site(folder: Path) -> list[Path]:
-    names = {"03_difficulty": "Difficulty", "04_train-cl-0": "Train", "04_train-random-0": "Train"}
+    names = {"03_difficulty": "Difficulty", "05_train-cl-0": "Train", "05_train-random-0": "Train"}
     notebooks = [executed(folder / "executed" / f"{stem}.ipynb", heading) for stem, heading in names.items()]
     groups = {
         "03_difficulty": {"03_difficulty": "03_difficulty"},
-        "04_train": {"04_train-cl-0": "cl, seed 0", "04_train-random-0": "random, seed 0"},
+        "05_train": {"05_train-cl-0": "cl, seed 0", "05_train-random-0": "random, seed 0"},
     }
     return build(notebooks, folder / "report", title="Study", groups=groups, tables={"Headline": HEADLINE})
 
@@ -62,8 +62,8 @@ def test_pages_fetch_nothing_and_every_link_leads_to_a_page(tmp_path):
     assert [page.name for page in pages] == [
         "index.html",
         "03_difficulty.html",
-        "04_train-cl-0.html",
-        "04_train-random-0.html",
+        "05_train-cl-0.html",
+        "05_train-random-0.html",
     ]
     for page in pages:
         seen = Seen(page.read_text())
@@ -82,9 +82,9 @@ def test_a_page_shows_code_output_figure_and_mathematics_without_a_script(tmp_pa
 
 def test_previous_and_next_follow_the_given_order(tmp_path):
     first, middle, last = (Seen(page.read_text()).links for page in small_site(tmp_path)[1:])
-    assert first[:2] == ["index.html", "04_train-cl-0.html"]
-    assert middle[:3] == ["03_difficulty.html", "index.html", "04_train-random-0.html"]
-    assert last[:2] == ["04_train-cl-0.html", "index.html"]
+    assert first[:2] == ["index.html", "05_train-cl-0.html"]
+    assert middle[:3] == ["03_difficulty.html", "index.html", "05_train-random-0.html"]
+    assert last[:2] == ["05_train-cl-0.html", "index.html"]
 
 
 def test_the_index_shows_the_headline_and_says_what_each_stage_asks(tmp_path):
@@ -143,13 +143,9 @@ def test_dollars_in_code_are_no_mathematics_and_stars_in_formulas_no_emphasis():
 
 def test_pages_come_in_reading_order_with_a_page_for_each_run():
     order = stages([("cl", 0), ("random", 1)])
-    assert list(order) == [
-        f"0{number}_{name}"
-        for number, name in enumerate(
-            ["base", "dataset", "features", "difficulty", "train", "evaluate", "ablations", "tables"]
-        )
-    ]
-    assert order["04_train"] == {"04_train-cl-0": "cl, seed 0", "04_train-random-1": "random, seed 1"}
+    names = "base dataset features difficulty curriculum train evaluate ablations tables checks"
+    assert list(order) == [f"0{number}_{name}" for number, name in enumerate(names.split(" "))]
+    assert order["05_train"] == {"05_train-cl-0": "cl, seed 0", "05_train-random-1": "random, seed 1"}
 
 
 def test_the_headline_table_comes_first_and_must_exist(tmp_path):

@@ -9,7 +9,7 @@ from miniature import captioned, changed, fresh, grays, talkative, weights_of
 from safetensors.torch import load_file, save_file
 
 from irgpt_lib import params
-from irgpt_lib.curriculum.schedule import SCHEDULES, STRATIFIED
+from irgpt_lib.curriculum import schedule
 from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, load_base, save_base
 from irgpt_lib.training import stages
 
@@ -26,14 +26,6 @@ def config(stage1=None, stage2=None):
     return train.model_copy(update=parts)
 
 
-def scores(count=10):
-    """Sample `c` has rank (7 c) mod count, so that neither the order nor its reverse is the identity."""
-    names = [f"s{i}" for i in range(count)]
-    return pd.DataFrame(
-        {"sample_id": names, "rank": [7 * i % count for i in range(count)], "alpha": np.linspace(-0.5, 0.5, count)}
-    )
-
-
 def order_of(samples, **stage1):
     ranked = pd.DataFrame(
         {
@@ -42,7 +34,7 @@ def order_of(samples, **stage1):
             "alpha": np.linspace(-1, 1, len(samples)),
         }
     )
-    return stages.curriculum_order(ranked, config(stage1).stage1, seed=0)
+    return schedule.from_params(ranked, config(stage1).stage1, params.load("difficulty").difficulty, seed=0)
 
 
 def tuned(vlm, seed=0, **stage2):
@@ -58,49 +50,9 @@ def tuned_once():
     return original, *tuned(vlm)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_every_epoch_holds_each_sample_once(name):
-    order = stages.curriculum_order(scores(), config({"schedule": name, "epochs": 2}).stage1, seed=0)
-    assert order["position"].tolist() == list(range(20))
-    for epoch in (order[:10], order[10:]):
-        assert sorted(epoch["sample_id"]) == sorted(scores()["sample_id"])
-    assert order.groupby("batch").size().max() == 2
-    assert (order["batch"].diff().dropna().isin([0, 1])).all()
-
-
-@pytest.mark.parametrize("name", sorted(STRATIFIED))
-def test_no_batch_spans_two_tiers(name):
-    order = stages.curriculum_order(scores(), config({"schedule": name, "batch_size": 4}).stage1, seed=0)
-    assert (order.groupby("batch")["tier"].nunique() == 1).all()
-    assert order["tier"].is_monotonic_increasing == (name == "ascending_stratified")
-
-
-def test_a_strict_schedule_runs_by_rank():
-    ranks = scores().set_index("sample_id")["rank"]
-    up = stages.curriculum_order(scores(), config({"schedule": "ascending"}).stage1, seed=0)
-    down = stages.curriculum_order(scores(), config({"schedule": "descending"}).stage1, seed=0)
-    assert ranks[up["sample_id"]].tolist() == list(range(10))
-    assert ranks[down["sample_id"]].tolist() == list(range(9, -1, -1))
-
-
-def test_epochs_and_seeds_shuffle_apart():
-    one = config({"schedule": "random", "epochs": 2}).stage1
-    first, other = (stages.curriculum_order(scores(), one, seed=s)["sample_id"].tolist() for s in (0, 1))
-    assert first[:10] != first[10:] and first != other
-    assert first == stages.curriculum_order(scores(), one, seed=0)["sample_id"].tolist()
-
-
-def test_a_sample_takes_its_own_weight_along():
-    order = stages.curriculum_order(scores(), config({"weights": "literal"}).stage1, seed=0)
-    weight = order.set_index("sample_id")["weight"]
-    alpha = scores().set_index("sample_id")["alpha"]
-    # Eq. 5: above 0 the weight is below 0.5, else it is 1.5 at least.
-    assert (weight[alpha[alpha > 0].index] < 0.5).all() and (weight[alpha[alpha <= 0].index] >= 1.5).all()
-
-
 def test_no_epoch_is_an_empty_order_that_trains_nothing():
-    order = stages.curriculum_order(scores(), config({"epochs": 0}).stage1, seed=0)
-    assert list(order) == ["position", "batch", "sample_id", "tier", "weight"] and order.empty
+    order = order_of(captioned(4), epochs=0)
+    assert order.empty
     vlm = fresh()
     before = weights_of(vlm.model)
     history = stages.stage1(vlm, captioned(4), order, config(), seed=0)
@@ -272,5 +224,5 @@ def test_losses_of_both_stages_stand_under_one_another():
     first = pd.DataFrame([[1, 2.0, 1.0, 3, "stage 1"]], columns=stages.HISTORY)
     second = pd.DataFrame({"step": [1], "loss": [0.5], "weighted_loss": [0.5], "stage": ["stage 2"]})
     joined = stages.joined_history(first, second)
-    assert list(joined) == stages.HISTORY and joined["tier"].tolist() == [3, 0]
+    assert list(joined) == stages.HISTORY and joined["tier"].tolist() == [3, -1]
     assert stages.joined_history(first[:0], second)["stage"].tolist() == ["stage 2"]

@@ -15,9 +15,6 @@ from irgpt_lib.irtd.sources import MalformedFile, MissingData
 
 # A generated section of README.md and the table that it shows.
 README_TABLES = {"results": "tables/headline.md", "checks": "tables/checks.md", "claims": "tables/claims.md"}
-SINGLE_RUN = ("00_base", "01_dataset", "02_features", "03_difficulty")
-EACH_RUN = ("04_train", "05_evaluate")
-ALL_RUNS = ("06_ablations", "07_tables")
 COSTS = ("wall_s", "cpu_s", "peak_mb")
 
 
@@ -93,7 +90,8 @@ def cost_files() -> list[Path]:
         runs = [artifacts.run_name(variant, seed) for variant, seed in params.runs()]
     except params.ParamsError as error:
         raise MalformedFile(str(error)) from error
-    stems = [*SINGLE_RUN, *(f"{notebook}-{run}" for notebook in EACH_RUN for run in runs), *ALL_RUNS]
+    each = [f"{notebook}-{run}" for notebook in artifacts.EACH_RUN for run in runs]
+    stems = [*artifacts.SINGLE_RUN, *each, *artifacts.ALL_RUNS]
     files = [artifacts.path(f"costs/{stem}.json") for stem in stems]
     if absent := [file.stem for file in files if not file.is_file()]:
         raise MissingData(

@@ -17,8 +17,19 @@ LARGEST_BLOCK = 4096
 
 
 def codes(labels: Sequence[str] | pd.Series) -> Int[Tensor, " n"]:
-    """One integer from 0 for each distinct text, in their sorted order; -1, which means "none", for an empty one."""
-    names, numbers = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
+    """One integer from 0 for each distinct text, in their sorted order; -1, which means "none", for an empty one.
+
+    Raises:
+        ValueError: a label is missing (None or NaN), which would make one group of all that miss it.
+    """
+    texts = np.asarray(labels, dtype=object)
+    missing = np.flatnonzero(pd.isna(texts))
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} of {len(texts)} labels are missing, the first is that of row {missing[0]}: "
+            "give an empty text for none"
+        )
+    names, numbers = np.unique(texts.astype(str), return_inverse=True)
     if len(names) and names[0] == "":
         numbers = numbers - 1
     return torch.from_numpy(numbers.astype(np.int64))

@@ -87,7 +87,8 @@ def kernel_sums(
     the whole result.
 
     Raises:
-        ValueError: a bandwidth or `memory_mb` is not positive, the precision is unknown, or a kept file is damaged.
+        ValueError: a side is empty, the widths differ, a row is not finite in units of the bandwidth, a bandwidth or
+            `memory_mb` is not positive, the precision is unknown, or a kept file is damaged.
     """
     widths = positive_bandwidths(bandwidth)
     streaming = Streaming(memory_mb, checkpoint, group)
@@ -118,8 +119,11 @@ def prepare(domains: list[Float[Tensor, "_ d"]], widths: list[float], precision:
     The kernel ignores translation, and short vectors lose fewer digits in |x|² + |y|² - 2x·y.
 
     Raises:
-        ValueError: the precision is unknown.
+        ValueError: a domain is empty, the widths differ, a row is not finite once scaled, or the precision is unknown.
     """
+    shapes = [tuple(domain.shape) for domain in domains]
+    if not all(domain.numel() for domain in domains) or len({width for _, width in shapes}) > 1:
+        raise ValueError(f"kernels need rows of one width on every side, not of the shapes {shapes}")
     if precision not in get_args(Precision):
         raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(get_args(Precision))}")
     exact = torch.float32
@@ -267,6 +271,12 @@ def _scaled(
         rows[part] = precise
         minus_squares[part] = -precise.square().sum(1)
         shifts[part] = 2 * (rows[part].double() - precise) @ means.T
+    bad = (~minus_squares.isfinite()).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(domain)} rows hold NaN or infinity once divided by the bandwidth, the first is row "
+            f"{int(bad[0])}: give the bandwidth in the unit of the features, and extract what is not finite again"
+        )
     return Points(rows, minus_squares, shifts, number)
 
 

@@ -20,6 +20,7 @@ from torch.distributed import ProcessGroup
 from irgpt_lib.curriculum.kernels import (
     CHUNK,
     Bandwidth,
+    Points,
     Precision,
     Streaming,
     kernel_sums,
@@ -146,8 +147,8 @@ def projected_distance(
     """
     _require_sign(sign)
     widths = positive_bandwidths(bandwidth)
-    means = _kernel_means(infrared, visible, widths, precision, Streaming(memory_mb, checkpoint, group))
-    return lesson_of(*(mean.mean(0) for mean in means), bandwidth, sign, _zero(infrared, visible, precision))
+    *means, zeros = _kernel_means(infrared, visible, widths, precision, Streaming(memory_mb, checkpoint, group))
+    return lesson_of(*(mean.mean(0) for mean in means), bandwidth, sign, sum(zeros) / len(zeros))
 
 
 def distance_by_bandwidth(
@@ -166,9 +167,8 @@ def distance_by_bandwidth(
     """
     _require_sign(sign)
     widths = positive_bandwidths(bandwidths)
-    means = _kernel_means(infrared, visible, widths, precision, Streaming(memory_mb))
-    zero = _zero(infrared, visible, precision)
-    return [lesson_of(*parts, width, sign, zero) for *parts, width in zip(*means, widths, strict=True)]
+    *means, zeros = _kernel_means(infrared, visible, widths, precision, Streaming(memory_mb))
+    return [lesson_of(*parts, width, sign, zero) for *parts, width, zero in zip(*means, widths, zeros, strict=True)]
 
 
 def lesson_of(
@@ -182,9 +182,11 @@ def lesson_of(
     """Lesson 1 from the kernel means; an MMD² up to `zero` is rounding.
 
     Raises:
-        ValueError: the MMD² is not above `zero`.
+        ValueError: the MMD² is not above `zero`, or not finite.
     """
     mmd_squared = float(to_infrared.mean() + among_visible - 2 * to_visible.mean())
+    if not math.isfinite(mmd_squared):
+        raise ValueError(f"MMD² is {mmd_squared}: the bandwidth {bandwidth} is not in the unit of the features")
     if mmd_squared <= zero:
         raise ValueError(
             f"MMD² is {mmd_squared:.3g}, zero to a precision of {zero:.1g}: the infrared and visible "
@@ -306,24 +308,27 @@ def require_comparable(infrared: Tensor, visible: Tensor) -> None:
 
 def _kernel_means(
     infrared: Tensor, visible: Tensor, widths: list[float], precision: Precision, streaming: Streaming
-) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, " b"]]:
+) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, " b"], list[float]]:
     require_comparable(infrared, visible)
     ours, theirs = prepare([infrared, visible], widths, precision)
     steps = rates(widths)
     to_infrared = streamed_sums(ours, None, steps, streaming) / len(ours)
     to_visible = streamed_sums(ours, theirs, steps, streaming) / len(theirs)
     among_visible = streamed_sums(theirs, None, steps, streaming).mean(1) / len(theirs)
-    return to_infrared, to_visible, among_visible
+    return to_infrared, to_visible, among_visible, _zeros(ours, theirs, steps)
 
 
-def _zero(infrared: Tensor, visible: Tensor, precision: Precision) -> float:
-    # Rounding moves a mean kernel value by about one epsilon. That of bfloat16 errs both ways and averages out to its
-    # square over pairs, but not over the few that are a sample with itself: one in n, known to be 1 on one side only.
-    if precision == "fast":
-        epsilon = torch.finfo(torch.bfloat16).eps
-        return epsilon**2 + epsilon / min(len(infrared), len(visible))
-    exact = torch.promote_types(torch.promote_types(infrared.dtype, visible.dtype), torch.float32)
-    return 10 * torch.finfo(exact).eps
+def _zeros(ours: Points, theirs: Points, steps: list[float]) -> list[float]:
+    """What rounding alone can make of the MMD² of two equal domains, at each rate."""
+    epsilon = torch.finfo(ours.rows.dtype).eps
+    # Rounding moves a mean kernel value by about one epsilon; that of bfloat16 errs both ways and averages out to its
+    # square over pairs.
+    steady = epsilon**2 if ours.rows.dtype == torch.bfloat16 else 10 * epsilon
+    # It does not over the pairs of a sample with its own copy in the other domain: a product of a row x with itself is
+    # off by up to 3 epsilon |x|², and can only lose.
+    square = -float(torch.cat([ours.minus_squares, theirs.minus_squares]).mean())
+    own = 1 / len(ours) + 1 / len(theirs)
+    return [steady + own * (1 - 2 ** (-3 * epsilon * square * step)) for step in steps]
 
 
 def _without_self(mean: float, count: int) -> float:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from irgpt_lib import params
 from irgpt_lib.curriculum import ranking
 from irgpt_lib.curriculum.weights import Form, sample_weights
 
@@ -173,6 +174,29 @@ def order_table(
             "rank": rank.numpy()[index],
         },
         columns=list(ORDER_COLUMNS),
+    )
+
+
+def from_params(
+    scores: pd.DataFrame, stage1: params.Stage1, ranked_by: params.Difficulty, *, seed: int
+) -> pd.DataFrame:
+    """`order_table` under the section `train.stage1`; the section `difficulty` joins the lessons where one is switched.
+
+    Raises:
+        ValueError: as for `order_table`.
+    """
+    return order_table(
+        scores,
+        schedule=stage1.schedule,
+        tiers=stage1.tiers,
+        weights=stage1.weights,
+        batch_size=stage1.batch_size,
+        epochs=stage1.epochs,
+        seed=seed,
+        lesson1=stage1.lesson1,
+        lesson2=stage1.lesson2,
+        method=ranked_by.combine,
+        lesson_weight=ranked_by.lesson1_weight,
     )
 
 

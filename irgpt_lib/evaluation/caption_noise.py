@@ -20,6 +20,13 @@ from irgpt_lib.evaluation.statistics import DRAWS, LEVEL, require
 from irgpt_lib.models.clip import ClipReader, lesson2
 
 NOISE_SCORES = ("clip_loss_before", "clip_loss", "alpha", "weight", "clean_probability")
+# These should be small for a swapped caption; the others large.
+CLEAN_SCORES = ("weight", "clean_probability")
+# How a score above and below 0.5 reads.
+CLAIMS = (
+    ("alpha", "gains less from the warm-up than a right one", "gains more from the warm-up than a right one"),
+    ("weight", "is weighted more by Eq. 5 than a right one", "is weighted less by Eq. 5 than a right one"),
+)
 # Samples with `caption` and `infrared` to the loss of each: how the caller's model is asked.
 LossOf = Callable[[pd.DataFrame], Float[np.ndarray, " n"]]
 
@@ -28,8 +35,14 @@ def own_captions(samples: pd.DataFrame) -> pd.Series:
     """Each sample's own caption, with earlier swaps undone; NaN where no sample at hand carries it.
 
     `samples` holds `sample_id`, `caption` and `caption_from`, the sample that the caption describes (empty: itself).
+
+    Raises:
+        ValueError: a column is missing, or an id repeats, so that its caption cannot be told.
     """
     require(samples, ["sample_id", "caption", "caption_from"], "the table of samples")
+    repeated = samples["sample_id"][samples["sample_id"].duplicated()]
+    if len(repeated):
+        raise ValueError(f"{len(repeated)} sample ids repeat, the first is {repeated.iloc[0]!r}")
     described = samples["caption_from"].where(samples["caption_from"] != "", samples["sample_id"])
     captions = pd.Series(samples["caption"].to_numpy(), index=described.to_numpy())
     return samples["sample_id"].map(captions[~captions.index.duplicated()])
@@ -43,7 +56,7 @@ def swap_captions(samples: pd.DataFrame, share: float, seed: int) -> pd.DataFram
     little below `share` (0-1). A kind with fewer than two samples to swap keeps its captions.
 
     Raises:
-        ValueError: `share` is outside 0..1, or a column is missing.
+        ValueError: `share` is outside 0..1, a column is missing, or an id repeats.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of swapped captions must be within 0 and 1, not {share}")
@@ -132,3 +145,36 @@ def detection(
     ]
     found = pd.concat(parts, ignore_index=True)
     return found[["share", *[name for name in found if name != "share"]]]
+
+
+def verdict(found: pd.DataFrame) -> str:
+    """What `detection` found at the largest share of swapped captions, in a few sentences made from its numbers.
+
+    Raises:
+        ValueError: at no share is an AUC known.
+    """
+    require(found, ["share", "score", "auc", "low", "high"], "the table of detection")
+    known = found[found["auc"].notna()]
+    if known.empty:
+        raise ValueError("no share has both swapped and right captions, so nothing was detected; swap more of them")
+    table = known[known["share"] == known["share"].max()].set_index("score")
+    strength = (table["auc"] - 0.5).where(~table.index.isin(CLEAN_SCORES), 0.5 - table["auc"])
+    best, share = str(strength.idxmax()), f"At {known['share'].max():.0%} swapped captions"
+    if strength[best] > 0 and _side(table.loc[best]):
+        lines = [f"{share} {best} tells them best: {_said(table.loc[best])}."]
+    else:
+        lines = [f"{share} no score tells them: {best}, the best one, may be chance ({_said(table.loc[best])})."]
+    for name, more, less in CLAIMS:
+        if name in table.index:
+            said = {1: more, -1: less, 0: "differs by no more than chance in this"}[_side(table.loc[name])]
+            lines.append(f"A swapped pair {said} ({name}: {_said(table.loc[name])}).")
+    return "\n".join(lines)
+
+
+def _side(row: pd.Series) -> int:
+    """1 or -1 where the whole interval lies above or below 0.5, else 0."""
+    return int(row["low"] > 0.5) - int(row["high"] < 0.5)
+
+
+def _said(row: pd.Series) -> str:
+    return f"AUC {row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -1,4 +1,8 @@
-"""Do the difficulty scores measure difficulty? What a simulated world knows and the paper could not check."""
+"""Do the difficulty scores measure difficulty? What a simulated world knows and the paper could not check.
+
+Intervals resample groups (`statistics`). Of few groups they are too short: of simulated 95 % intervals of an AUC, 83 to
+87 % held the truth with 8 to 20 groups, 93 % with 40. Read them beside their number of groups.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
@@ -8,41 +12,11 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.stats import kendalltau, spearmanr
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-# `codes` is the curriculum's; the name stays here for the notebook that reads it from this module
-from irgpt_lib.curriculum.alignment import codes as codes
 from irgpt_lib.evaluation.statistics import DRAWN_AT_ONCE, DRAWS, LEVEL, limits, require, resample_counts
 
 SCORES = ("distance", "clip_loss_before", "clip_loss", "alpha", "weight", "rank")
-
-
-def area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
-    """The probability that a positive has the larger score, 0-1; NaN where one of the two classes is empty."""
-    if positive.all() or not positive.any():
-        return float("nan")
-    return float(roc_auc_score(positive, score))
-
-
-def separation(scores: pd.DataFrame) -> pd.DataFrame:
-    """For each score: its ROC AUC for TIR against NIR, and for swapped against unswapped captions.
-
-    `scores` holds the columns `band`, `swapped` and those of `SCORES`. Captions are compared within each kind of image
-    and averaged by its number of samples, for a montage and a field differ in loss for other reasons.
-    """
-    ends = scores[scores["band"].isin(["nir", "tir"])]
-    rows = {}
-    for name in SCORES:
-        parts = [
-            (len(part), area_under_roc(part["swapped"].to_numpy(), part[name].to_numpy()))
-            for _, part in scores.groupby("kind")
-        ]
-        known = [(n, auc) for n, auc in parts if np.isfinite(auc)]
-        swapped = np.average([a for _, a in known], weights=[n for n, _ in known]) if known else float("nan")
-        band = area_under_roc((ends["band"] == "tir").to_numpy(), ends[name].to_numpy()) if len(ends) else float("nan")
-        rows[name] = {"AUC, TIR against NIR": band, "AUC, swapped captions": float(swapped)}
-    return pd.DataFrame(rows).T.rename_axis("score")
 
 
 def auc_intervals(
@@ -67,7 +41,7 @@ def auc_intervals(
         than two groups; everything is NaN where one of the two classes is empty.
 
     Raises:
-        ValueError: a column is missing, or a score is not finite.
+        ValueError: there is no sample, a column is missing, a score is not finite, or another entry is missing.
     """
     values, cluster = _checked(scores, [*names], [positive, *filter(None, [within])])
     truth = scores[positive].to_numpy(dtype=bool)
@@ -101,7 +75,7 @@ def correlations(
         One row a score: `score`, `rho`, `low`, `high`, `samples`, `groups`.
 
     Raises:
-        ValueError: a column is missing, or a score is not finite.
+        ValueError: there is no sample, a column is missing, a score is not finite, or another entry is missing.
     """
     values, cluster = _checked(scores, [*names, against], [*filter(None, [within])])
     stratum = pd.factorize(scores[within])[0] if within else np.zeros(len(scores), dtype=np.int64)
@@ -123,7 +97,7 @@ def agreement(
         One row a pair: `a`, `b`, `tau`, `low`, `high`, `samples`, `groups`.
 
     Raises:
-        ValueError: a value is not finite, or the two inputs differ in length.
+        ValueError: there is no sample, a value is not finite, a group is missing, or the two inputs differ in length.
     """
     if len(groups) != len(rankings):
         raise ValueError(f"{len(rankings)} ranked samples but {len(groups)} groups")
@@ -141,6 +115,14 @@ def _checked(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
     """The named scores as one array, and the number of each sample's group."""
     require(scores, [*names, *also, "sample_id", "group"], "the table of scores")
+    if not len(scores):
+        raise ValueError("the table of scores is empty: there is nothing to compare")
+    for column in [*also, "group"]:
+        missing = scores["sample_id"][scores[column].isna()]
+        if len(missing):
+            raise ValueError(
+                f"{column} of sample {missing.iloc[0]!r} is missing: give every sample one, an empty one for no group"
+            )
     values = scores[names].to_numpy(dtype=float)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
@@ -260,23 +242,23 @@ def projected_points(
     return pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "band": bands, "distance": distances})
 
 
+def one_a_group(groups: pd.Series) -> Bool[np.ndarray, " n"]:
+    """True for the first sample of each group, and for every sample in none (an empty group)."""
+    return ((groups == "") | ~groups.duplicated()).to_numpy(dtype=bool, copy=True)
+
+
 def spread(count: int, most: int) -> np.ndarray:
     """At most `most` indices, evenly spread over `count`."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def summary(scores: pd.DataFrame, mmd: float, bandwidth: float) -> dict[str, object]:
+def summary(scores: pd.DataFrame, mmd: float, bandwidth: float, p_value: float) -> dict[str, object]:
     """The numbers that other stages quote, rounded to four digits."""
-    found = separation(scores)
-    table = {
-        score: {name: None if np.isnan(value) else round(float(value), 4) for name, value in row.items()}
-        for score, row in found.iterrows()
-    }
     return {
         "samples": len(scores),
         "mmd": round(mmd, 4),
+        "mmd_p_value": round(p_value, 4),
         "bandwidth": round(bandwidth, 4),
         "mean_weight": round(float(scores["weight"].mean()), 4),
         "alpha_positive": round(float((scores["alpha"] > 0).mean()), 4),
-        "separation": table,
     }

@@ -34,6 +34,7 @@ from open_clip.transform import (  # noqa: E402
     image_transform_v2,
 )
 from torchvision.transforms import CenterCrop, Compose, Resize  # noqa: E402
+from transformers import get_cosine_schedule_with_warmup  # noqa: E402
 
 VOCABULARY = 49408
 # CLIP's own limit of the temperature while it is trained.
@@ -311,13 +312,9 @@ def train_clip(
     full = len(gray) // batch_size
     if full == 0:
         raise ValueError(f"{len(gray)} samples make no batch of {batch_size}; lower difficulty.batch_size")
-    steps, warm_up = epochs * full, max(1, epochs * full // 10)
+    steps = epochs * full
     optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=0.05, betas=(0.9, 0.98))
-
-    def share(step: int) -> float:
-        return min((step + 1) / warm_up, 0.5 * (1 + np.cos(np.pi * step / max(steps, 1))))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+    schedule = get_cosine_schedule_with_warmup(optimiser, steps // 10, steps)
     history = []
     bar = tqdm(total=steps, desc=label, mininterval=2.0)
     for epoch in range(epochs):

@@ -1,7 +1,7 @@
 """The difficulty explorer: one HTML page that holds every sample's scores and opens without a network.
 
 In it the difficulty histograms and the scatter of both lessons are brushed together, λ and the number of tiers M move
-(section 4.2.3), and a click shows a sample. uPlot (MIT licence, in `uplot/`) draws the charts.
+(section 4.2.3), and a click shows a sample. uPlot draws the charts; the package uplot-python brings it.
 """
 
 import base64
@@ -88,15 +88,15 @@ def page(
     }
     # JSON inside a script element must not end it
     data = json.dumps(content, sort_keys=True, ensure_ascii=False).replace("<", "\\u003c")
-    return Template(_own("explorer.html")).substitute(
+    return Template(_text("irgpt_lib.report", "explorer.html")).substitute(
         data=data,
-        explorer_js=_own("explorer.js"),
-        uplot_js=_own("uplot", "uPlot.iife.min.js"),
-        uplot_css=_own("uplot", "uPlot.min.css"),
+        explorer_js=_text("irgpt_lib.report", "explorer.js"),
+        uplot_js=_text("uplot", "static/uPlot.iife.js"),
+        uplot_css=_text("uplot", "static/uPlot.min.css"),
     )
 
 
-def frame(document: str, link: str, *, height: int = 1150, most_bytes: int = 1_000_000) -> HTML:
+def frame(document: str, link: str, *, height: int = 1150, most_bytes: int = 2_000_000) -> HTML:
     """The page inside a notebook's output, or a link to its file where it has more than `most_bytes` bytes.
 
     An executed notebook is kept in git, hence the bound. Inside it, the page is the `srcdoc` of an iframe of `height`
@@ -234,5 +234,5 @@ def _thumbnail(data: bytes, name: str, mode: str, px: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _own(*name: str) -> str:
-    return files("irgpt_lib.report").joinpath(*name).read_text(encoding="utf-8")
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")

@@ -167,7 +167,7 @@ def bands_in(table: pd.DataFrame) -> list[str]:
 
 @styled
 def difficulty_histograms(scores: pd.DataFrame) -> Figure:
-    """Figure 6: histogram and kernel density of both difficulties, min-max normalised, stacked by band.
+    """Figure 6: histograms of both difficulties, min-max normalised and stacked by band, and the density of each band.
 
     `scores` has a row a sample and the columns `distance` (Lesson 1, Eq. 3), `clip_loss` (Lesson 2) and
     `band`.
@@ -179,22 +179,17 @@ def difficulty_histograms(scores: pd.DataFrame) -> Figure:
     figure, axes = new_figure(9.0, 3.6, 1, 2, sharex=True)
     names = {"distance": "Lesson 1: sample distance", "clip_loss": "Lesson 2: CLIP loss"}
     bands = bands_in(scores)
-    edges = np.linspace(0, 1, 41)
+    edges, grid = np.linspace(0, 1, 41), np.linspace(0, 1, 200)
     for ax, (column, title) in zip(axes[0], names.items(), strict=True):
         values = min_max(scores[column].astype(float))
-        parts = [values[scores.band == band] for band in bands]
+        parts = {band: values[scores.band == band] for band in bands}
         colours = [BAND_COLOURS[band] for band in bands]
-        ax.hist(parts, edges, stacked=True, color=colours, alpha=0.75, label=[BAND_NAMES[b] for b in bands])
-        if values.nunique() > 1:
-            grid = np.linspace(0, 1, 200)
-            ax.plot(
-                grid,
-                gaussian_kde(values)(grid) * len(values) / 40,
-                color="#222222",
-                lw=1.5,
-                label="density, all",
-            )
+        ax.hist([*parts.values()], edges, stacked=True, color=colours, alpha=0.4, label=[BAND_NAMES[b] for b in bands])
+        for part, colour in [*zip(parts.values(), colours, strict=True), (values, "#222222")]:
+            if part.nunique() > 1:
+                ax.plot(grid, gaussian_kde(part)(grid) * len(part) / 40, color=colour, lw=1.5)
         ax.set(title=title, xlabel="min-max normalised score", ylabel="samples", xlim=(0, 1))
+    axes[0, 1].plot([], [], color="#222222", lw=1.5, label="density, all")
     axes[0, 1].legend()
     return figure
 
@@ -320,6 +315,70 @@ def at_least_one(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise ValueError("there is no row to show; select at least one sample")
     return rows
+
+
+@styled
+def orders(tables: Mapping[str, pd.DataFrame], *, most: int = 4000) -> Figure:
+    """Which samples each schedule meets when: the rank of a sample (0 the easiest) by its position, a panel a schedule.
+
+    Each table has the columns `position`, `rank` and `weight` (Eq. 5, the colour), for one epoch or more; of a long one
+    at most `most` evenly spaced positions are drawn.
+
+    Raises:
+        ValueError: there is no table, or a column is missing.
+    """
+    if not tables:
+        raise ValueError("there is no order to show; give at least one")
+    across = min(4, len(tables))
+    down = -(-len(tables) // across)
+    figure, axes = new_figure(2.6 * across + 0.6, 2.4 * down, down, across, sharex=True, sharey=True)
+    dots = None
+    for ax, (name, table) in zip(axes.ravel(), tables.items(), strict=False):
+        require(table, ["position", "rank", "weight"], f"the order {name}")
+        ax.set_title(name.replace("_", " "))
+        if table.empty:
+            # the axes are shared: `absent` would take the ticks of all panels away
+            ax.text(0.5, 0.5, "no epoch", ha="center", va="center", color="#888888", transform=ax.transAxes)
+            continue
+        shown = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))]
+        colour = {"c": shown.weight, "vmin": 0, "vmax": 2, "cmap": "viridis"}
+        dots = ax.scatter(shown.position, shown["rank"], s=2.5, linewidths=0, **colour)
+    for ax in axes.ravel()[len(tables) :]:
+        ax.set_visible(False)
+    if dots is not None:
+        figure.colorbar(dots, ax=axes, label="weight (Eq. 5)", shrink=0.7)
+    figure.supxlabel("position in stage 1", fontsize=10)
+    figure.supylabel("rank (0 is the easiest)", fontsize=10)
+    return figure
+
+
+@styled
+def detection(found: pd.DataFrame) -> Figure:
+    """How well each score tells a swapped caption: ROC AUC with its interval, by the share of captions swapped.
+
+    `found` has the columns `share`, `score`, `auc`, `low` and `high`, as `caption_noise.detection` returns; a share
+    without a swapped caption has no AUC and is left out.
+
+    Raises:
+        ValueError: a column is missing, or no AUC is known.
+    """
+    require(found, ["share", "score", "auc", "low", "high"], "the table of detection")
+    known = at_least_one(found[found["auc"].notna()])
+    scores, shares = list(dict.fromkeys(known["score"])), sorted(known["share"].unique())
+    figure, axes = new_figure(7.2, 0.5 + 0.55 * len(scores))
+    ax = axes[0, 0]
+    for number, share in enumerate(shares):
+        part = known[known["share"] == share].set_index("score").reindex(scores)
+        place = np.arange(len(scores)) + 0.3 * (number - (len(shares) - 1) / 2) / max(1, len(shares) - 1)
+        ends = np.nan_to_num(np.stack([part["auc"] - part["low"], part["high"] - part["auc"]])).clip(0)
+        colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
+        ax.errorbar(part["auc"], place, xerr=ends, fmt="o", ms=4, capsize=2, color=colour, label=f"{share:.0%} swapped")
+    ax.axvline(0.5, color="#222222", ls="--", lw=1.2)
+    ax.set(yticks=range(len(scores)), xlabel="ROC AUC for swapped captions (0.5 knows nothing)", xlim=(0, 1))
+    ax.set_yticklabels([name.replace("_", " ") for name in scores])
+    ax.invert_yaxis()
+    ax.legend(loc="lower left")
+    return figure
 
 
 @styled

@@ -21,9 +21,6 @@ from pygments.formatters import HtmlFormatter
 from irgpt_lib import artifacts, params
 
 TITLE = "IRGPT, reproduced"
-SINGLE_RUN = ("00_base", "01_dataset", "02_features", "03_difficulty")
-EACH_RUN = ("04_train", "05_evaluate")
-ALL_RUNS = ("06_ablations", "07_tables")
 
 _HEADING = re.compile(r"^#\s+(.+?)\s*$", re.MULTILINE)
 
@@ -104,8 +101,8 @@ def build(
     """Write one page a notebook and `index.html`; `out` changes only when all of them are made.
 
     Args:
-        notebooks: executed notebooks in reading order; the page of `a/04_train-cl-0.ipynb` is
-            `04_train-cl-0.html`.
+        notebooks: executed notebooks in reading order; the page of `a/05_train-cl-0.ipynb` is
+            `05_train-cl-0.html`.
         out: the folder to write; what it held before is replaced.
         title: the heading of the index.
         groups: in the order of the index, a stage's name → {notebook stem: the link's text}. The first
@@ -211,11 +208,11 @@ def _page(title: str, body: str) -> str:
 def stages(runs: Sequence[tuple[str, int]]) -> dict[str, dict[str, str]]:
     """The executed notebooks by stage, in reading order: {notebook: {stem of the executed copy: label}}."""
     labels = {artifacts.run_name(variant, seed): f"{variant}, seed {seed}" for variant, seed in runs}
-    each = {name: {f"{name}-{run}": label for run, label in labels.items()} for name in EACH_RUN}
+    each = {name: {f"{name}-{run}": label for run, label in labels.items()} for name in artifacts.EACH_RUN}
     return {
-        **{name: {name: name} for name in SINGLE_RUN},
+        **{name: {name: name} for name in artifacts.SINGLE_RUN},
         **each,
-        **{name: {name: name} for name in ALL_RUNS},
+        **{name: {name: name} for name in artifacts.ALL_RUNS},
     }
 
 

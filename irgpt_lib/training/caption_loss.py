@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader
@@ -31,3 +32,8 @@ def caption_losses(
         inputs = {name: value.to(device) for name, value in batch.items() if name not in ("labels", "sample_weight")}
         losses.append(token_losses(vlm.model(**inputs).logits, batch["labels"].to(device)).float().cpu())
     return torch.cat(losses).numpy() if losses else np.empty(0, np.float32)
+
+
+def of_samples(vlm: VisionLanguageModel, samples: pd.DataFrame, *, batch_size: int) -> Float[np.ndarray, " n"]:
+    """`caption_losses` of a table with the columns `infrared` (encoded images) and `caption`."""
+    return caption_losses(vlm, samples["infrared"].tolist(), samples["caption"].tolist(), batch_size=batch_size)

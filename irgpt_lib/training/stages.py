@@ -19,9 +19,6 @@ ensure_torchvision()
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from irgpt_lib.curriculum import schedule
-from irgpt_lib.curriculum.ranking import tiers
-from irgpt_lib.curriculum.weights import sample_weights
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, parameters_of
 from irgpt_lib.training.trainer import TextImages, fit
@@ -31,35 +28,6 @@ LANGUAGE_LINEAR = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 PROJECTOR = "multi_modal_projector"
 HISTORY = ["step", "loss", "weighted_loss", "tier", "stage"]
 STAGE1_FILE, ADAPTER_FOLDER = "stage1.safetensors", "adapter"
-
-
-def curriculum_order(scores: pd.DataFrame, config: params.Stage1, *, seed: int) -> pd.DataFrame:
-    """One row a position of stage 1: `position`, `batch`, `sample_id`, `tier`, `weight` (Eq. 5).
-
-    `scores` holds `sample_id`, `rank` (0 the easiest) and `alpha` (Eq. 4). Each epoch repeats the schedule with an
-    order of its own; a tier boundary never lies inside a batch.
-    """
-    rank = torch.tensor(scores["rank"].to_numpy(copy=True))
-    alpha = torch.tensor(scores["alpha"].to_numpy(copy=True), dtype=torch.float64)
-    weights = sample_weights(alpha, form=config.weights).numpy()
-    tier = tiers(rank, config.tiers)
-    bounded = tier if config.schedule in schedule.STRATIFIED else torch.zeros_like(tier)
-    rows, batch = [], 0
-    for epoch in range(config.epochs):
-        order = schedule.order(config.schedule, rank, tiers=config.tiers, seed=1000 * seed + epoch)
-        for members in schedule.batches(order, bounded, config.batch_size):
-            rows += [(batch, i) for i in members]
-            batch += 1
-    index = np.array([i for _, i in rows], dtype=int)
-    return pd.DataFrame(
-        {
-            "position": np.arange(len(rows)),
-            "batch": np.array([b for b, _ in rows], dtype=int),
-            "sample_id": scores["sample_id"].to_numpy()[index],
-            "tier": tier.numpy()[index],
-            "weight": weights[index].astype(np.float32),
-        }
-    )
 
 
 def trainable(model: torch.nn.Module) -> set[str]:
@@ -171,8 +139,8 @@ def stage1_state(vlm: VisionLanguageModel) -> dict[str, torch.Tensor]:
 
 
 def joined_history(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The losses of both stages, one under the other; stage 2 has no tiers and gets tier 0."""
-    parts = [part for part in (first, second.assign(tier=0)) if len(part)]
+    """The losses of both stages, one under the other; stage 2 has no tiers and gets tier -1."""
+    parts = [part for part in (first, second.assign(tier=-1)) if len(part)]
     return pd.concat(parts, ignore_index=True)[HISTORY]
 
 

@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from irgpt_lib import artifacts  # noqa: E402
 from irgpt_lib.cli.readme import machine  # noqa: E402
 from irgpt_lib.report.tables import ABSENT, markdown  # noqa: E402
-from tests.bench import data, lesson1, model  # noqa: E402
+from tests.bench import data, lesson1, lesson2, model  # noqa: E402
 from tests.bench.measuring import Row  # noqa: E402
 
 RESULTS = "bench.json"
@@ -34,7 +34,9 @@ def works(quick: bool, full: bool, scratch: Path) -> list[Callable[[], Row]]:
     repeats = 3
     if quick:
         return [
-            lambda: lesson1.lesson1(1500, repeats, memory=False),
+            lambda: lesson1.lesson1(1500, repeats, memory=False, precision="exact"),
+            lambda: lesson1.lesson1(1500, repeats, memory=False, precision="fast"),
+            lambda: lesson2.lesson2(1500, repeats, memory=False),
             lambda: data.simulator(128, repeats),
             lambda: data.raw_folder(scratch, 16, repeats),
             lambda: data.built_shards(scratch, 16, repeats),
@@ -43,7 +45,9 @@ def works(quick: bool, full: bool, scratch: Path) -> list[Callable[[], Row]]:
             lambda: model.answering(18, 1),
         ]
     return [
-        lambda: lesson1.lesson1(10_000 if full else 4000, repeats, memory=True),
+        lambda: lesson1.lesson1(10_000 if full else 4000, repeats, memory=True, precision="exact"),
+        lambda: lesson1.lesson1(10_000 if full else 4000, repeats, memory=True, precision="fast"),
+        lambda: lesson2.lesson2(8000, repeats, memory=True),
         lambda: data.simulator(512, repeats),
         lambda: data.raw_folder(scratch, 100, repeats),
         lambda: data.built_shards(scratch, 100, repeats),

@@ -2,7 +2,8 @@
 
 `python -m tests.bench.lesson1 fast 4000` prints the peak extra memory of one call in MB (`exact`, `fast`, `peer`): a
 process of its own has no freed memory left from the other's call. `python -m tests.bench.lesson1 paper` scores the
-paper's number of samples once and prints seconds and memory.
+paper's number of samples once and prints seconds and memory; `... cuda` does it on a GPU, beside the arithmetic floor;
+`... cuda 20000` a part of it.
 """
 
 import subprocess
@@ -169,9 +170,57 @@ def at_paper_size() -> str:
     )
 
 
+def on_a_device(most: int = PAPER[0], *, device: str) -> str:
+    """At most `most` samples a domain of the paper's size on a device, fast and exact, beside the arithmetic floor.
+
+    The floor is what the products alone take at the rate of one large product of the same type on this device.
+    """
+    n, m, width = min(PAPER[0], most), min(PAPER[1], most), PAPER[2]
+    generator = torch.Generator(device).manual_seed(0)
+    infrared = torch.randn(n, width, generator=generator, device=device)
+    visible = torch.randn(m, width, generator=generator, device=device).add_(0.12)
+    bandwidth = median_bandwidth(infrared, visible, seed=0)
+    lines = []
+    for precision, dtype in (("fast", torch.bfloat16), ("exact", torch.float32)):
+        few = infrared[:WIDTH], visible[:WIDTH]
+        projected_distance(*few, bandwidth=bandwidth, precision=precision)
+        _finished(device)
+        start = time.perf_counter()
+        lesson = projected_distance(infrared, visible, bandwidth=bandwidth, precision=precision)
+        _finished(device)
+        seconds = time.perf_counter() - start
+        floor = operations(n, m, width) / device_rate(dtype, device)
+        agreement = rank_agreement(infrared, visible, lesson, seed=0, sample=500)
+        lines.append(
+            f"{n:,} x {m:,}, d = {width}, {precision}: {seconds:.2f} s, floor {floor:.2f} s; Spearman to exact on "
+            f"{agreement.samples}: {agreement.spearman:.7f}"
+        )
+    return "\n".join(lines)
+
+
+def device_rate(dtype: torch.dtype, device: str, side: int = 4096, times: int = 8) -> float:
+    """Operations a second of one large product on the device; float32 without reduced precision."""
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    torch.mm(left, right)
+    _finished(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        torch.mm(left, right)
+    _finished(device)
+    return times * operations(side, side, side, symmetric=False) / (time.perf_counter() - start)
+
+
+def _finished(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def main(whose: str, count: str = "") -> None:
     """Print the peak extra memory of one call, in MB, or what the paper's size takes."""
     torch.set_num_threads(1)
+    if whose in ("cuda", "cpu"):
+        print(on_a_device(int(count or PAPER[0]), device=whose))
+        return
     if whose == "paper":
         print(at_paper_size())
         return
