@@ -1,23 +1,18 @@
-"""Which answers fail, how sure the model was of them, and what it takes for what.
+"""Which answers fail, whether the model knew, and what it takes for what.
 
 Nothing is picked by hand: the worst and the most confidently wrong answers follow from scores and probabilities, and
 showcase answers are drawn from a seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, UInt8
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from irgpt_lib.evaluation.difficulty_checks import auc_intervals
 from irgpt_lib.evaluation.parsing import offered, read_answer
 from irgpt_lib.evaluation.statistics import DRAWS, LEVEL, require
 from irgpt_lib.irtd.questions import as_questions
-from irgpt_lib.models.vlm import IGNORED, VisionLanguageModel
 from irgpt_lib.tasks import TASKS, Question
 
 GOOD, BAD = "good", "bad"
@@ -26,78 +21,6 @@ CHOSEN = ("recognition", "scene")
 ANSWERED = ["question_id", "task", "group", "score", "blind"]
 CONFUSION_COLUMNS = ["task", "truth", "given", "count", "offered", "truths", "share", "share_offered"]
 SURENESS_COLUMNS = ["task", "answers", "wrong", "when_right", "when_wrong", "auc", "low", "high"]
-
-
-@torch.inference_mode()
-def confidences(
-    vlm: VisionLanguageModel,
-    questions: Sequence[str],
-    images: Mapping[str, UInt8[np.ndarray, "px px"]],
-    shown: Sequence[str],
-    texts: Sequence[str | None],
-    *,
-    batch_size: int,
-    label: str,
-) -> Float[np.ndarray, " n"]:
-    """The mean log-probability of the tokens of each text as the answer to its question, its end included, in nats
-    (at most 0); NaN for a missing text.
-
-    One forward pass over question and text (teacher forcing). Of a greedy answer it is the probability that the model
-    gave it, as far as its text has the same tokens; an answer that was cut off is charged for an end that it did not
-    write. `shown` names the image of each question.
-    """
-    vlm.model.eval()
-    weight = next(vlm.model.parameters())
-    found = np.full(len(texts), np.nan)
-    said = [i for i, text in enumerate(texts) if text is not None]
-    said.sort(key=lambda i: len(vlm.prompt_ids(questions[i])) + len(vlm.text_ids(texts[i])))
-    for start in tqdm(range(0, len(said), batch_size), desc=label, mininterval=2.0):
-        rows = said[start : start + batch_size]
-        batch = vlm.encode([questions[i] for i in rows], [texts[i] for i in rows]).to(weight.device)
-        pixels = vlm.pixel_values(np.stack([images[shown[i]] for i in rows])).to(weight.device, weight.dtype)
-        # logits of answers only: those of a whole batch of prompts over a large vocabulary do not fit
-        first = int((batch.labels != IGNORED).int().argmax(1).min())
-        logits = vlm.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            pixel_values=pixels,
-            logits_to_keep=batch.labels.shape[1] - first + 1,
-        ).logits
-        labels = batch.labels[:, first:]
-        losses = cross_entropy(logits[:, :-1].float().mT, labels, ignore_index=IGNORED, reduction="none")
-        found[rows] = (-losses.sum(1) / (labels != IGNORED).sum(1)).cpu().numpy()
-    return found
-
-
-def with_confidence(
-    vlm: VisionLanguageModel,
-    predictions: pd.DataFrame,
-    questions: pd.DataFrame,
-    images: Mapping[str, UInt8[np.ndarray, "px px"]],
-    *,
-    batch_size: int,
-) -> pd.DataFrame:
-    """The predictions of one model in one setting, with the question's `answer`, `options` and `key`, and with
-    `confidence` and `truth_confidence`: `confidences` of what was said and of the true answer.
-
-    Raises:
-        ValueError: a question was answered twice, or is not in the table of questions.
-    """
-    require(predictions, [*ANSWERED, "sample_id", "question", "output"], "the table of predictions")
-    if predictions["question_id"].duplicated().any():
-        raise ValueError("a question is answered twice; select one run and one `setting` first")
-    if unknown := sorted(set(predictions["question_id"]) - set(questions["question_id"])):
-        raise ValueError(f"{len(unknown)} predictions answer no question of the table, the first is {unknown[0]}")
-    rows = predictions.merge(questions[["question_id", "answer", "options", "key"]], on="question_id", how="left")
-    asked, shown = rows["question"].tolist(), rows["sample_id"].tolist()
-    said = [None if pd.isna(text) else text for text in rows["output"]]
-    options = {"batch_size": batch_size}
-    return rows.assign(
-        confidence=confidences(vlm, asked, images, shown, said, label="confidence", **options),
-        truth_confidence=confidences(
-            vlm, asked, images, shown, rows["answer"].tolist(), label="of the truth", **options
-        ),
-    )
 
 
 def is_wrong(predictions: pd.DataFrame) -> pd.Series:
@@ -122,10 +45,10 @@ def against(predictions: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 def failures(answered: pd.DataFrame, each: int) -> pd.DataFrame:
     """For each task the `each` worst and the `each` most confidently wrong of the wrong answers.
 
-    `answered` is what `with_confidence` returns; `is_wrong` says what is wrong. Worst first: the largest error, and
-    where all are equally wrong the truth that the model thought least likely. Most confident first: the highest mean
-    token log-probability of the answer given. Ties go by question id. An answer that is both comes once; where a task
-    has two answers to choose from, the two orders are nearly one.
+    `answered` is what `confidence.with_confidence` returns; `is_wrong` says what is wrong. Worst first: the largest
+    error, and where all are equally wrong the truth that the model thought least likely. Most confident first: the
+    highest mean token log-probability of the answer given. Ties go by question id. An answer that is both comes once;
+    where a task has two answers to choose from, the two orders are nearly one.
 
     Returns:
         The columns of `answered` with `worst` and `confident`, the places in the two orders (from 1; 0 for an answer

@@ -340,7 +340,7 @@ def confidence_auc(
     """Whether a model is at least less sure of a box or a point for an object that is not there.
 
     `asked` holds the claims of one model, `confidence` the mean token log-probability of each row's answer
-    (`failures.confidences`). Only probes whose grammar cannot deny.
+    (`confidence.confidences`). Only probes whose grammar cannot deny.
 
     Returns:
         One row a probe: `probe`, `auc` (ROC AUC of confidence for presence; 0.5 knows nothing), `low`, `high`, `asks`.
