@@ -1,0 +1,52 @@
+"""The confidence in an answer is the loss that training has on it, seen from the other side."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from asked import questions
+from miniature import captioned, grays, talkative
+
+from irgpt_lib.evaluation import confidence as way
+from irgpt_lib.training.loss import token_losses
+
+
+def test_confidence_is_the_training_loss_of_the_answer_with_its_sign_turned():
+    vlm, images = talkative(), grays(4)
+    asks = ["Is there a car?", "What is the object in the picture?\n(A) car (B) dog", "Locate all car.", "Describe"]
+    said = ["yes", "(A) car", "<ref>car</ref> at <pos>[(250, 500), (750, 500)]</pos>", ""]
+    batch = vlm.encode(asks, said)
+    with torch.inference_mode():
+        logits = vlm.model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=vlm.pixel_values(images)
+        ).logits
+    named = {str(i): image for i, image in enumerate(images)}
+    # batches of three: the answers are sorted by length, and the last one stands alone
+    found = way.confidences(vlm, asks, named, ["0", "1", "2", "3"], said, batch_size=3, label="test")
+    np.testing.assert_allclose(found, -token_losses(logits, batch.labels).numpy(), rtol=1e-4)
+
+
+def test_a_missing_answer_has_no_confidence():
+    vlm, named = talkative(), {"a": grays(1)[0]}
+    found = way.confidences(vlm, ["Is it?"] * 3, named, ["a"] * 3, [None, "yes", None], batch_size=2, label="test")
+    assert np.isnan(found).tolist() == [True, False, True]
+    assert found[1] < 0
+    assert np.isnan(way.confidences(vlm, ["Is it?"], named, ["a"], [None], batch_size=2, label="test")).all()
+
+
+def test_answers_are_joined_with_their_questions():
+    samples = captioned(4)
+    table = questions(2)
+    table = table[table["task"] == "relationship"].assign(sample_id=samples["sample_id"].tolist()[:2])
+    given = table[["question_id", "sample_id", "task", "group", "question", "truth"]].assign(
+        output=["yes", None], score=0.0, blind=50.0
+    )
+    named = dict(zip(samples["sample_id"], grays(4), strict=True))
+    found = way.with_confidence(talkative(), given, table, named, batch_size=4)
+    assert found["answer"].tolist() == table["answer"].tolist()
+    assert found["confidence"].isna().tolist() == [False, True]
+    assert (found["truth_confidence"] < 0).all()
+    with pytest.raises(ValueError, match="answered twice"):
+        way.with_confidence(talkative(), pd.concat([given, given]), table, named, batch_size=4)
+    with pytest.raises(ValueError, match="1 predictions answer no question"):
+        way.with_confidence(talkative(), given, table.head(1), named, batch_size=4)
