@@ -31,13 +31,15 @@ SCORES = "difficulty/scores.parquet"
 EXPLORER = "difficulty/explorer.html"
 BASE = "base"
 SUMMARY = "summary.json"
+GRID = "grid"
 # What an interrupted run goes on from and what a repeat need not compute again; DVC does not know it.
 CACHE = "cache"
 
-# The notebooks in reading order; those of EACH_RUN are executed for every variant and seed.
+# The notebooks in reading order; those of EACH_RUN are executed for every variant and seed, those of SHOWN_RUN for one.
 SINGLE_RUN = ("00_base", "01_dataset", "02_features", "03_difficulty", "04_curriculum")
 EACH_RUN = ("05_train", "06_evaluate")
 ALL_RUNS = ("07_ablations", "08_tables", "09_checks")
+SHOWN_RUN = ("10_failures", "11_robustness")
 
 
 def root() -> Path:
@@ -63,6 +65,11 @@ def path(name: str) -> Path:
 def order_name(variant: str, seed: int) -> str:
     """Where the order of stage 1 of one run lies."""
     return f"orders/{run_name(variant, seed)}.parquet"
+
+
+def grid_name(variant: str, seed: int) -> str:
+    """Where the answers of one row of the grid lie."""
+    return f"{GRID}/{run_name(variant, seed)}"
 
 
 def run_name(variant: str, seed: int) -> str:

@@ -22,6 +22,8 @@ from irgpt_lib import artifacts
 PROFILE_VARIABLE = "IRGPT_PROFILE"
 RUNS_VARIABLE = "IRGPT_RUNS"
 VARIANT_SECTIONS = ("model", "train")
+# `dvc repro` runs the first; `make grid` runs the second, whose answers a clone brings along.
+VARIANT_BLOCKS = ("variants", "grid")
 # The paper's first principle of the dataset (section 3.1): no generated infrared.
 AUTHENTIC_PROFILES = ("paper",)
 
@@ -353,6 +355,29 @@ class Tables(Section):
     seed: int
 
 
+class Failures(Section):
+    """Cards a task of the worst answers; `probes` asks about absent objects, at least two; bootstrap of the rates."""
+
+    cards: int = Positive
+    probes: int = Field(ge=2)
+    batch_size: int = Positive
+    draws: int = Positive
+    level: float = Field(gt=0, lt=1)
+    seed: int
+    threads: int = Positive
+
+
+class Robustness(Section):
+    """`questions` a task are asked again at most, with options rotated and with images shown in other ways."""
+
+    questions: int = Positive
+    batch_size: int = Positive
+    draws: int = Positive
+    level: float = Field(gt=0, lt=1)
+    seed: int
+    threads: int = Positive
+
+
 class Checks(Section):
     """Do the scores measure difficulty? Shares of captions swapped on purpose, on at most `noise_samples` samples;
     further seeds of the warm-up; steps of the bandwidth to each side; numbers of random features that stand in for the
@@ -381,8 +406,10 @@ SECTIONS: dict[str, type[Section]] = {
     "ablations": Ablations,
     "tables": Tables,
     "checks": Checks,
+    "failures": Failures,
+    "robustness": Robustness,
 }
-TOP_LEVEL = ("profile", "seeds", "common", "profiles", "variants")
+TOP_LEVEL = ("profile", "seeds", "common", "profiles", "variants", "grid")
 
 
 class Loaded:
@@ -415,12 +442,15 @@ def read(file: Path | None = None) -> dict[str, Any]:
     tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     _require_keys(f"{file.name}", tree, TOP_LEVEL, complete=True)
     _require_keys(f"{file.name}: common", tree["common"], tuple(SECTIONS), complete=True)
-    for block in ("profiles", "variants"):
+    for block in ("profiles", *VARIANT_BLOCKS):
         _require_keys(f"{file.name}: {block}", tree[block], tuple(tree[block] or ()))
     for name, profile in tree["profiles"].items():
         _require_keys(f"{file.name}: profiles.{name}", profile, tuple(SECTIONS), complete=True)
-    for name, variant in tree["variants"].items():
-        _require_keys(f"{file.name}: variants.{name}", variant, VARIANT_SECTIONS)
+    for block in VARIANT_BLOCKS:
+        for name, variant in tree[block].items():
+            _require_keys(f"{file.name}: {block}.{name}", variant, VARIANT_SECTIONS)
+    if twice := sorted(tree["variants"].keys() & tree["grid"].keys()):
+        raise ParamsError(f"{file.name}: {twice[0]!r} stands in variants and in grid; take it out of one of them")
     return tree
 
 
@@ -467,9 +497,10 @@ def load(*sections: str, profile: str = "", variant: str = "") -> Loaded:
     profile = current_profile(profile, tree)
     if unknown := [s for s in sections if s not in SECTIONS]:
         raise ParamsError(f"unknown section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
-    if variant and variant not in tree["variants"]:
-        raise ParamsError(f"unknown variant {variant!r}; params.yaml has {', '.join(tree['variants'])}")
-    changes = tree["variants"][variant] if variant else {}
+    known = tree["variants"] | tree["grid"]
+    if variant and variant not in known:
+        raise ParamsError(f"unknown variant {variant!r}; params.yaml has {', '.join(known)}")
+    changes = known[variant] if variant else {}
     loaded = {}
     for name in sections:
         values = merged(tree["common"][name], tree["profiles"][profile][name])
@@ -505,8 +536,9 @@ def _fields_at(model: type[Section], place: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def runs() -> list[tuple[str, int]]:
-    """Every (variant, seed) of the study, in the order of `params.yaml`: what `train` and `evaluate` are run for.
+def runs(block: Literal["variants", "grid"] = "variants") -> list[tuple[str, int]]:
+    """Every (variant, seed) of a block of `params.yaml`, in its order: what `train` and `evaluate` are run for, or the
+    rows that `irgpt_lib.grid` runs.
 
     The variable `IRGPT_RUNS`, for example `cl-0,none-0`, keeps only the runs that it names: the tests execute the
     notebooks for one run only.
@@ -515,11 +547,17 @@ def runs() -> list[tuple[str, int]]:
         ParamsError: the variable names a run that does not exist; lists those that do.
     """
     tree = read()
-    every = {f"{variant}-{seed}": (variant, seed) for variant in tree["variants"] for seed in tree["seeds"]}
-    kept = os.environ.get(RUNS_VARIABLE, "").split(",") if os.environ.get(RUNS_VARIABLE) else list(every)
-    if unknown := [name for name in kept if name not in every]:
-        raise ParamsError(f"{RUNS_VARIABLE} names the run {unknown[0]!r}; there are {', '.join(every)}")
-    return [run for name, run in every.items() if name in kept]
+    every = {name: {f"{v}-{seed}": (v, seed) for v in tree[name] for seed in tree["seeds"]} for name in VARIANT_BLOCKS}
+    known = every["variants"] | every["grid"]
+    kept = os.environ.get(RUNS_VARIABLE, "").split(",") if os.environ.get(RUNS_VARIABLE) else list(known)
+    if unknown := [name for name in kept if name not in known]:
+        raise ParamsError(f"{RUNS_VARIABLE} names the run {unknown[0]!r}; there are {', '.join(known)}")
+    return [run for name, run in every[block].items() if name in kept]
+
+
+def shown_run() -> tuple[str, int]:
+    """The (variant, seed) whose answers are looked at one by one: the paper's method, the first seed."""
+    return "cl", read()["seeds"][0]
 
 
 def main(*sections: str) -> int:

@@ -1,5 +1,6 @@
 """Whoever answers: a miniature in batches against one at a time, a server on the loopback interface, a file."""
 
+import copy
 import json
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ import pytest
 import torch
 from faulty_files import gray_png
 from miniature import captioned, fresh, talkative
+from peft import PeftModel, get_peft_model
 from test_answering import of_task
 from test_answering import questions as nine_tasks
 from test_describing import ChatServer, completion, one_thread, tiny_model  # noqa: F401
+from test_families import KINDS, frame_of, lora
+from test_families import talkative as talkative_of
 
 from irgpt_lib.evaluation.answerers import study_model as study
 from irgpt_lib.evaluation.answerers.answerer import Answerer, Given
@@ -33,7 +37,7 @@ from irgpt_lib.irtd.describing.describer import Asked, Backend, Failure, NoRepli
 from irgpt_lib.irtd.describing.journal import JournalBusy, read_entries
 from irgpt_lib.irtd.describing.openai_server import OpenAIServer
 from irgpt_lib.irtd.sources import MalformedFile
-from irgpt_lib.models.images import decode_image
+from irgpt_lib.models.families import Family, ImagePolicy, InternVL
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,8 +77,8 @@ def test_batches_answer_exactly_as_generate_one_by_one(given):
     vlm, (table, images) = talkative(), asked()
     limits = study.answer_limits(vlm, table)
     for row, output in zip(table.itertuples(), given["output"], strict=True):
-        pixels = decode_image(images[row.sample_id], vlm.image_px)[None]
-        assert vlm.answer([row.question], pixels, max_new_tokens=limits[row.task]) == [output]
+        tiles = vlm.read(images[row.sample_id])
+        assert vlm.answer([row.question], [tiles], max_new_tokens=limits[row.task]) == [output]
     assert given["output"].nunique() > 3, "equal answers to unlike questions would prove nothing"
     assert list(given) == PREDICTION_COLUMNS and given["question_id"].tolist() == table["question_id"].tolist()
     assert (given["fault"] == "").all() and (given["shown"] == table["sample_id"]).all()
@@ -90,7 +94,7 @@ def test_a_batch_holds_questions_of_one_limit_the_longest_first(tmp_path, monkey
     plain = study.StudyModel.write
 
     def watched(self, prompts, images, max_tokens):
-        seen.append((max_tokens, [len(self.vlm.prompt_ids(prompt)) for prompt in prompts]))
+        seen.append((max_tokens, [self.length(*pair)[0] for pair in zip(prompts, images, strict=True)]))
         return plain(self, prompts, images, max_tokens)
 
     monkeypatch.setattr(study.StudyModel, "write", watched)
@@ -124,12 +128,91 @@ def test_the_image_that_is_shown_is_the_one_that_counts(given, journal):
     assert (other["key"] != given["key"]).all()
 
 
+def frames() -> list[bytes]:
+    """Two wide frames and a narrow one, which families that keep the aspect read as other numbers of tokens."""
+    return [frame_of(160, 64), frame_of(64, 160), frame_of(96, 128)]
+
+
+def asked_of_frames() -> tuple[list[str], list[bytes]]:
+    one, two, three = frames()
+    return ["What?", "Is there a car on the left side of the dog?", "What?", "Where?"], [one, two, three, one]
+
+
+def adapted(family: Family) -> PeftModel:
+    """An adapter in the family's own model that changes its answers."""
+    torch.manual_seed(2)
+    model = get_peft_model(family.model, lora(family))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.normal_(0, 0.3)
+    return model
+
+
+def eight_tiles() -> Family:
+    """InternVL with several tiles an image."""
+    one = talkative_of("internvl")
+    return InternVL(one.model, one.tokenizer, ImagePolicy(max_tiles=8, min_pixels=3136, max_pixels=4096))
+
+
+def as_answered(family: Family, prompts: list[str], images: list[bytes]) -> list[str]:
+    """What the family itself answers, with every image in the model's own first step."""
+    return family.answer(prompts, [family.read(image) for image in images], max_new_tokens=6)
+
+
+@pytest.mark.parametrize("make", [*(lambda kind=kind: talkative_of(kind) for kind in KINDS), eight_tiles])
+def test_every_family_answers_as_it_does_with_its_encoder_inside(make):
+    family = make()
+    prompts, images = asked_of_frames()
+    model = study.StudyModel(family, "test", batch_size=4)
+    first = [text for text, *_ in model.write(prompts, images, 6)]
+    assert first == as_answered(family, prompts, images) and len(set(first)) > 1
+    # from what was kept, beside other questions
+    again = [text for text, *_ in model.write(prompts[::-1], images[::-1], 6)]
+    assert again == first[::-1]
+    lengths = [model.length(*pair)[0] for pair in zip(prompts, images, strict=True)]
+    counts = family.encode_prompts(prompts, [family.image_tokens(family.read(i)) for i in images]).attention_mask.sum(1)
+    assert lengths == counts.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_counts_merged_or_not(kind):
+    family = talkative_of(kind)
+    prompts, images = asked_of_frames()
+    without = as_answered(family, prompts, images)
+    around = family.with_model(copy.deepcopy(family.model))
+    model = adapted(around)
+    given = [text for text, *_ in study.StudyModel(around, "test", batch_size=4).write(prompts, images, 6)]
+    assert given == as_answered(around, prompts, images) != without
+    merged = family.with_model(model.merge_and_unload())
+    assert [text for text, *_ in study.StudyModel(merged, "test", batch_size=4).write(prompts, images, 6)] == given
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_in_bfloat16_gets_its_pixels_in_bfloat16(kind):
+    family = talkative_of(kind)
+    half = family.with_model(copy.deepcopy(family.model).to(torch.bfloat16))
+    prompts, images = asked_of_frames()
+    given = [text for text, *_ in study.StudyModel(half, "test", batch_size=4).write(prompts, images, 6)]
+    assert given == as_answered(half, prompts, images)
+
+
+def test_an_answer_in_a_familys_own_grammar_comes_in_the_studys(monkeypatch):
+    family = talkative_of("llava")
+    monkeypatch.setattr(type(family), "decode", lambda self, ids: "The dog is at [0.25, 0.5, 0.75, 0.6].")
+    (text, *_) = study.StudyModel(family, "test", batch_size=1).write(["Where?"], [frame_of(200, 100)], 3)[0]
+    assert text == family.in_study_grammar("The dog is at [0.25, 0.5, 0.75, 0.6].", (200, 100))
+    assert "<box>[[250, 500, 750, 700]]</box>" in text
+
+
 def test_an_image_is_encoded_once_however_often_it_is_asked_about(monkeypatch):
     vlm, (_, images) = talkative(), asked()
     encoded = []
-    plain = study.image_features
+    plain = study.StudyModel.projected
     monkeypatch.setattr(
-        study, "image_features", lambda model, pixels: encoded.append(len(pixels)) or plain(model, pixels)
+        study.StudyModel,
+        "projected",
+        lambda self, inputs: encoded.append(len(inputs["pixel_values"])) or plain(self, inputs),
     )
     model = study.StudyModel(vlm, "test", batch_size=4)
     one, two = list(images.values())[:2]
@@ -137,10 +220,10 @@ def test_an_image_is_encoded_once_however_often_it_is_asked_about(monkeypatch):
     again = model.write(["Where?"], [two], 5) + model.write(["What?"], [one], 5)
     assert sum(encoded) == 2 and again[1] == together[0]
     # room for one image: the other is encoded anew, and the answer stays
-    model.tokens.most_bytes = model.tokens.bytes // 2
+    model.images.most_bytes = model.images.bytes // 2
     model.write(["What?"], [list(images.values())[2]], 5)
     assert model.write(["What?"], [one], 5) == together[:1] and sum(encoded) == 4
-    assert model.tokens.bytes <= model.tokens.most_bytes
+    assert model.images.bytes <= model.images.most_bytes
 
 
 def test_the_end_of_an_answer_is_told(given):
@@ -151,6 +234,8 @@ def test_the_end_of_an_answer_is_told(given):
     model = study.StudyModel(talkative(), "test", batch_size=1)
     end = talkative().end_id
     assert model.ending([9, end, end]) == (2, True) and model.ending([9, 9]) == (2, False)
+    model.ends.add(8)
+    assert model.ending([9, 8, end]) == (2, True)
 
 
 def test_a_model_is_named_by_all_that_can_change_its_answers():
@@ -160,8 +245,10 @@ def test_a_model_is_named_by_all_that_can_change_its_answers():
     with torch.no_grad():
         next(twin.model.parameters()).view(-1)[0] += 1e-3
     changed = study.model_hash(twin)
-    twin.mean = twin.mean + 0.1
-    assert len({before, changed, study.model_hash(twin)}) == 3
+    twin.model.config.image_mean = [0.4, 0.5, 0.5]
+    found = [before, changed, study.model_hash(twin.with_model(twin.model))]
+    twin.policy = replace(twin.policy, max_tiles=2)
+    assert len({*found, study.model_hash(twin)}) == 4
 
 
 # The journal

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import typer
-from miniature import captioned, scenes, talkative
+from miniature import captioned, scenes, talkative, talkative_base
 from test_assemble import CONFIG
 from test_describing import ChatServer
 from typer.testing import CliRunner
@@ -38,7 +38,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = make_questions(samples, "benchmark", 54, CONFIG, words_of(samples))
     (root / "dataset" / "questions").mkdir()
     asked.to_parquet(root / "dataset" / "questions" / "benchmark.parquet")
-    save_base(talkative(), "", root / "base")
+    save_base(talkative_base(), "", root / "base")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IRGPT_ARTIFACTS", str(root))
         write_tensors("train/cl-0/stage1.safetensors", {k: v * 1.5 for k, v in stage1_state(talkative()).items()})

@@ -6,28 +6,31 @@ import pytest
 import torch
 from asked import questions
 from miniature import captioned, grays, talkative
+from test_families import KINDS
+from test_families import talkative as talkative_of
 
 from irgpt_lib.evaluation import confidence as way
 from irgpt_lib.training.loss import token_losses
 
 
-def test_confidence_is_the_training_loss_of_the_answer_with_its_sign_turned():
-    vlm, images = talkative(), grays(4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_confidence_is_the_training_loss_of_the_answer_with_its_sign_turned(kind):
+    vlm = talkative_of(kind)
+    images = [vlm.read(data) for data in captioned(4)["infrared"]]
     asks = ["Is there a car?", "What is the object in the picture?\n(A) car (B) dog", "Locate all car.", "Describe"]
     said = ["yes", "(A) car", "<ref>car</ref> at <pos>[(250, 500), (750, 500)]</pos>", ""]
-    batch = vlm.encode(asks, said)
+    inputs = vlm.inputs(asks, said, images)
+    labels = inputs.pop("labels")
     with torch.inference_mode():
-        logits = vlm.model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=vlm.pixel_values(images)
-        ).logits
+        logits = vlm.model(**inputs).logits
     named = {str(i): image for i, image in enumerate(images)}
     # batches of three: the answers are sorted by length, and the last one stands alone
     found = way.confidences(vlm, asks, named, ["0", "1", "2", "3"], said, batch_size=3, label="test")
-    np.testing.assert_allclose(found, -token_losses(logits, batch.labels).numpy(), rtol=1e-4)
+    np.testing.assert_allclose(found, -token_losses(logits, labels).numpy(), rtol=1e-4)
 
 
 def test_a_missing_answer_has_no_confidence():
-    vlm, named = talkative(), {"a": grays(1)[0]}
+    vlm, named = talkative(), {"a": grays(1)}
     found = way.confidences(vlm, ["Is it?"] * 3, named, ["a"] * 3, [None, "yes", None], batch_size=2, label="test")
     assert np.isnan(found).tolist() == [True, False, True]
     assert found[1] < 0
@@ -41,7 +44,7 @@ def test_answers_are_joined_with_their_questions():
     given = table[["question_id", "sample_id", "task", "group", "question", "truth"]].assign(
         output=["yes", None], score=0.0, blind=50.0
     )
-    named = dict(zip(samples["sample_id"], grays(4), strict=True))
+    named = dict(zip(samples["sample_id"], grays(4)[:, None], strict=True))
     found = way.with_confidence(talkative(), given, table, named, batch_size=4)
     assert found["answer"].tolist() == table["answer"].tolist()
     assert found["confidence"].isna().tolist() == [False, True]

@@ -18,7 +18,7 @@ LAYERS = [
     {"irtd", "models"},
     {"training", "evaluation"},
     {"report"},
-    {"cli", "run"},
+    {"cli", "run", "grid"},
 ]
 PLUMBING = LAYERS[0]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from irgpt_lib.cli.telling import Json, show, told_errors
-from irgpt_lib.irtd.sources import MissingData
+from irgpt_lib.irtd.sources import MalformedFile, MissingData
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irgpt_lib.evaluation.answerers.answerer import Answerer
-    from irgpt_lib.models.vlm import VisionLanguageModel
+    from irgpt_lib.models.families import Family
 
 SUFFIXES = (".parquet", ".jsonl")
 SETTINGS = ("zero_shot", "fine_tuned")
@@ -125,24 +125,29 @@ def run_of_study(
     return study_model(vlm, label, asked, journals, batch_size=batch_size)
 
 
-def loaded_run(run: str, setting: str) -> tuple["VisionLanguageModel", str]:
+def loaded_run(run: str, setting: str) -> tuple["Family", str]:
     """The model of a run and its label.
 
     Raises:
         MissingData: there is no such run.
+        MalformedFile: its weights are not of the model that params.yaml names.
     """
-    from irgpt_lib import artifacts
-    from irgpt_lib.models.vlm import load_base
+    from irgpt_lib import artifacts, params
+    from irgpt_lib.models.families import UnfitCheckpoint
     from irgpt_lib.training import stages
+    from irgpt_lib.training.starting import starting_model
 
-    folder = artifacts.path(f"train/{run}")
+    folder, variant = artifacts.path(f"train/{run}"), run.rpartition("-")[0]
     if run != BASE_RUN and not folder.is_dir():
         raise MissingData(f"{folder}: no such run; `dvc repro train` makes the study's")
-    vlm = load_base(artifacts.path(artifacts.BASE))
-    if run == BASE_RUN:
-        return vlm, run
-    stages.load_stage1(vlm, folder)
-    return (stages.load_adapter(vlm, folder) if setting == "fine_tuned" else vlm), f"{run}_{setting}"
+    try:
+        vlm = starting_model(params.load("model", variant=variant).model, artifacts.path(artifacts.BASE))
+        if run == BASE_RUN:
+            return vlm, run
+        stages.load_stage1(vlm, folder)
+        return (stages.load_adapter(vlm, folder) if setting == "fine_tuned" else vlm), f"{run}_{setting}"
+    except (params.ParamsError, UnfitCheckpoint) as error:
+        raise MalformedFile(str(error)) from error
 
 
 def default_device() -> str:

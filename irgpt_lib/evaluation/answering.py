@@ -1,6 +1,5 @@
-"""Ask a model the benchmark's questions; score the answers beside chance and the blind prior."""
+"""Which questions are asked, with which images, and what the answers show."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,39 +8,10 @@ from tqdm import tqdm
 
 from irgpt_lib.models.families.family import Family
 from irgpt_lib.models.families.pixels import Tiles
-from irgpt_lib.tasks import TASKS, Question
+from irgpt_lib.tasks import TASKS
 
 SPARE_TOKENS = 4
 SETTINGS = ("zero_shot", "fine_tuned", "shuffled")
-
-
-def as_question(row: Mapping[str, str]) -> Question:
-    """A row of the question table as the task modules take it."""
-    options = tuple(json.loads(row["options"]))
-    return Question(row["task"], row["question"], row["answer"], json.loads(row["truth"]), options, row["key"])
-
-
-def baselines(benchmark: pd.DataFrame, instruction: pd.DataFrame) -> pd.DataFrame:
-    """What needs no image, for each benchmark question: `chance`, the expected score of a random answer, and `blind`,
-    the score of the best constant answer learned from the instruction split.
-
-    Raises:
-        ValueError: a task has benchmark questions and no instruction question to learn from.
-    """
-    chance, blind = pd.Series(np.nan, benchmark.index), pd.Series(np.nan, benchmark.index)
-    for name, rows in benchmark.groupby("task"):
-        task = TASKS[name]
-        train = [as_question(r) for r in instruction[instruction["task"] == name].to_dict("records")]
-        if not train:
-            raise ValueError(
-                f"{len(rows)} benchmark questions of {name}, but none in the instruction split to learn a blind prior "
-                "from; change dataset.split_shares or drop the source"
-            )
-        guess = task.blind(train)
-        asked = [as_question(r) for r in rows.to_dict("records")]
-        chance[rows.index] = [task.chance(q, train) for q in asked]
-        blind[rows.index] = [task.score(guess(q), q.truth) for q in asked]
-    return pd.DataFrame({"chance": chance, "blind": blind})
 
 
 def first_of_each_task(questions: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -101,24 +71,6 @@ def answer_all(
             bar.update(len(chosen))
     bar.close()
     return answers.tolist()
-
-
-def scored(questions: pd.DataFrame, outputs: Sequence[str], setting: str) -> pd.DataFrame:
-    """One row a question: its ids, truth, the output, whether it could be read (`parsed`), and its `score`."""
-    rows = []
-    for row, output in zip(questions.to_dict("records"), outputs, strict=True):
-        task = TASKS[row["task"]]
-        parsed = task.read(output)
-        rows.append(
-            {
-                **{key: row[key] for key in ("question_id", "sample_id", "group", "band", "task", "question", "truth")},
-                "setting": setting,
-                "output": output,
-                "parsed": parsed is not None,
-                "score": float(task.score(parsed, json.loads(row["truth"]))),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def first_failures(predictions: pd.DataFrame, setting: str) -> pd.DataFrame:

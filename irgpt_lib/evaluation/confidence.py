@@ -5,21 +5,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from irgpt_lib.evaluation.statistics import require
-from irgpt_lib.models.vlm import IGNORED, VisionLanguageModel
+from irgpt_lib.models.families.family import Family
+from irgpt_lib.models.families.pixels import Tiles
+from irgpt_lib.models.vlm import IGNORED
 
 ANSWERED = ("question_id", "sample_id", "question", "output")
 
 
 @torch.inference_mode()
 def confidences(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     questions: Sequence[str],
-    images: Mapping[str, UInt8[np.ndarray, "px px"]],
+    images: Mapping[str, Tiles],
     shown: Sequence[str],
     texts: Sequence[str | None],
     *,
@@ -37,30 +39,28 @@ def confidences(
     weight = next(vlm.model.parameters())
     found = np.full(len(texts), np.nan)
     said = [i for i, text in enumerate(texts) if text is not None]
-    said.sort(key=lambda i: len(vlm.prompt_ids(questions[i])) + len(vlm.text_ids(texts[i])))
+    counts = [vlm.image_tokens(images[name]) for name in shown]
+    said.sort(key=lambda i: len(vlm.prompt_ids(questions[i], counts[i])) + len(vlm.text_ids(texts[i])))
     for start in tqdm(range(0, len(said), batch_size), desc=label, mininterval=2.0):
         rows = said[start : start + batch_size]
-        batch = vlm.encode([questions[i] for i in rows], [texts[i] for i in rows]).to(weight.device)
-        pixels = vlm.pixel_values(np.stack([images[shown[i]] for i in rows])).to(weight.device, weight.dtype)
+        inputs = vlm.inputs([questions[i] for i in rows], [texts[i] for i in rows], [images[shown[i]] for i in rows])
+        inputs = {name: value.to(weight.device) for name, value in inputs.items()}
+        inputs["pixel_values"] = inputs["pixel_values"].to(weight.dtype)
+        labels = inputs.pop("labels")
         # logits of answers only: those of a whole batch of prompts over a large vocabulary do not fit
-        first = int((batch.labels != IGNORED).int().argmax(1).min())
-        logits = vlm.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            pixel_values=pixels,
-            logits_to_keep=batch.labels.shape[1] - first + 1,
-        ).logits
-        labels = batch.labels[:, first:]
+        first = int((labels != IGNORED).int().argmax(1).min())
+        logits = vlm.model(**inputs, logits_to_keep=labels.shape[1] - first + 1).logits
+        labels = labels[:, first:]
         losses = cross_entropy(logits[:, :-1].float().mT, labels, ignore_index=IGNORED, reduction="none")
         found[rows] = (-losses.sum(1) / (labels != IGNORED).sum(1)).cpu().numpy()
     return found
 
 
 def with_confidence(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     predictions: pd.DataFrame,
     questions: pd.DataFrame,
-    images: Mapping[str, UInt8[np.ndarray, "px px"]],
+    images: Mapping[str, Tiles],
     *,
     batch_size: int,
 ) -> pd.DataFrame:

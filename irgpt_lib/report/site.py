@@ -209,10 +209,12 @@ def stages(runs: Sequence[tuple[str, int]]) -> dict[str, dict[str, str]]:
     """The executed notebooks by stage, in reading order: {notebook: {stem of the executed copy: label}}."""
     labels = {artifacts.run_name(variant, seed): f"{variant}, seed {seed}" for variant, seed in runs}
     each = {name: {f"{name}-{run}": label for run, label in labels.items()} for name in artifacts.EACH_RUN}
+    shown = artifacts.run_name(*params.shown_run())
     return {
         **{name: {name: name} for name in artifacts.SINGLE_RUN},
         **each,
         **{name: {name: name} for name in artifacts.ALL_RUNS},
+        **{name: {f"{name}-{shown}": name} for name in artifacts.SHOWN_RUN},
     }
 
 

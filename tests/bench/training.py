@@ -9,7 +9,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 
@@ -23,12 +23,12 @@ from irgpt_lib.compat import ensure_torchvision
 from irgpt_lib.curriculum.schedule import check_order, from_params
 from irgpt_lib.irtd.captions import CAPTION_PROMPT
 from irgpt_lib.irtd.questions import make_questions, words_of
-from irgpt_lib.models.vlm import PARTS, VisionLanguageModel, load_base
-from irgpt_lib.training.stages import LANGUAGE_LINEAR, PROJECTOR, STAGE1, stage1, stage2
-from irgpt_lib.training.trainer import TextImages
+from irgpt_lib.models.families import Family
+from irgpt_lib.training.stages import stage1, stage2
+from irgpt_lib.training.trainer import Collator, TextImages
 from tests.bench.data import some_samples
 from tests.bench.measuring import Row, interleaved, peak_extra_mb, rate, timed
-from tests.bench.model import WithoutWeights, untrained
+from tests.bench.model import starting
 
 ensure_torchvision()
 
@@ -45,7 +45,7 @@ IMAGES_A_QUESTION = 2832 / 4760
 @dataclass(frozen=True)
 class Material:
     """What both sides train on. `ranked` holds the scores that orders are made from, `samples` infrared and caption by
-    sample_id, `tuning` the columns infrared, question and answer."""
+    sample_id, `tuning` the columns infrared, question and answer; `origin` says where they come from, for the note."""
 
     samples: pd.DataFrame
     ranked: pd.DataFrame
@@ -66,15 +66,10 @@ def ranked_by() -> params.Difficulty:
     return params.load("difficulty").difficulty
 
 
-@lru_cache
-def base() -> VisionLanguageModel:
-    folder = artifacts.path(artifacts.BASE)
-    return load_base(folder) if folder.is_dir() else untrained()
-
-
-def model() -> VisionLanguageModel:
-    """A copy of the base that one side may change."""
-    return VisionLanguageModel(copy.deepcopy(base().model), base().tokenizer)
+def model() -> Family:
+    """A copy of the starting model that one side may change."""
+    vlm, _ = starting()
+    return vlm.with_model(copy.deepcopy(vlm.model))
 
 
 @lru_cache
@@ -89,7 +84,8 @@ def material(steps: int) -> Material:
         raise ValueError(f"{steps} steps over {config().stage1.tiers} tiers: take a multiple, one batch or more a tier")
     size, asked = steps * config().stage1.batch_size, steps * config().stage2.batch_size
     made = all(artifacts.path(name).exists() for name in (artifacts.SAMPLES, artifacts.QUESTIONS, artifacts.SCORES))
-    return (_of_the_study if made else _simulated)(size, asked)
+    found, whose = (_of_the_study if made else _simulated)(size, asked), starting()[1]
+    return replace(found, origin=f"{found.origin}, {whose}")
 
 
 def _of_the_study(size: int, asked: int) -> Material:
@@ -99,9 +95,8 @@ def _of_the_study(size: int, asked: int) -> Material:
     ranked["rank"] = np.argsort(np.argsort(ranked["rank"].to_numpy()))  # of the drawn ones among themselves
     questions = artifacts.read_table(artifacts.QUESTIONS)
     questions = questions[questions["split"] == "instruction"]
-    return Material(
-        samples.loc[ranked["sample_id"]], ranked, _with_images(questions, samples, asked), "the study's data and base"
-    )
+    tuning = _with_images(questions, samples, asked)
+    return Material(samples.loc[ranked["sample_id"]], ranked, tuning, "the study's data")
 
 
 def _simulated(size: int, asked: int) -> Material:
@@ -113,7 +108,7 @@ def _simulated(size: int, asked: int) -> Material:
     ranked = pd.DataFrame({"sample_id": samples.index[:size], "rank": rank, "alpha": np.linspace(-1, 1, size)})
     questions = make_questions(found, "instruction", asked, params.load("dataset").dataset, words_of(found))
     tuning = _with_images(questions, samples, asked)
-    return Material(samples.iloc[:size], ranked, tuning, "simulated scenes, untrained miniature")
+    return Material(samples.iloc[:size], ranked, tuning, "simulated scenes")
 
 
 def _with_images(questions: pd.DataFrame, samples: pd.DataFrame, asked: int) -> pd.DataFrame:
@@ -121,6 +116,15 @@ def _with_images(questions: pd.DataFrame, samples: pd.DataFrame, asked: int) -> 
     shown = questions["sample_id"].drop_duplicates().head(round(asked * IMAGES_A_QUESTION))
     kept = questions[questions["sample_id"].isin(shown)].head(asked).reset_index(drop=True)
     return kept.assign(infrared=samples["infrared"].loc[kept["sample_id"]].to_numpy())
+
+
+class WithoutWeights(Collator):
+    """The same tensors, less the weight, which a plain Trainer would hand to the model."""
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        batch = super().__call__(items)
+        del batch["sample_weight"]
+        return batch
 
 
 def our_stage1(steps: int, *, curriculum: bool = True) -> None:
@@ -145,8 +149,14 @@ def plain_order(steps: int) -> pd.DataFrame:
 
 def tokens(order: pd.DataFrame, samples: pd.DataFrame) -> int:
     """All that pass through the language model, padding included."""
-    batches = (samples["caption"].loc[members].tolist() for _, members in order.groupby("batch")["sample_id"])
-    return sum(base().encode([CAPTION_PROMPT] * len(texts), texts).input_ids.numel() for texts in batches)
+    vlm, _ = starting()
+    batches = (samples.loc[members] for _, members in order.groupby("batch")["sample_id"])
+    return sum(_tokens_of(vlm, rows) for rows in batches)
+
+
+def _tokens_of(vlm: Family, rows: pd.DataFrame) -> int:
+    tiles = [vlm.read(image) for image in rows["infrared"]]
+    return vlm.inputs([CAPTION_PROMPT] * len(rows), rows["caption"].tolist(), tiles)["input_ids"].numel()
 
 
 def our_stage2(steps: int, *, features_mb: int, epochs: int) -> None:
@@ -159,11 +169,9 @@ def our_stage2(steps: int, *, features_mb: int, epochs: int) -> None:
 def plain_stage1(steps: int) -> None:
     """The Trainer on the same captions: vision encoder and projector, each with its rate."""
     vlm, one, data = model(), config().stage1, material(steps).samples
-    for name, parameter in vlm.model.named_parameters():
-        parameter.requires_grad_(name.startswith(tuple(PARTS[part] for part in STAGE1)))
+    rates, named = {"vision": one.vision_lr, "projector": one.projector_lr}, dict(vlm.model.named_parameters())
     groups = [
-        {"params": [p for name, p in vlm.model.named_parameters() if name.startswith(PARTS[part])], "lr": lr}
-        for part, lr in zip(STAGE1, (one.vision_lr, one.projector_lr), strict=True)
+        {"params": [named[name] for name in names], "lr": rates[part]} for part, names in vlm.begin_stage1().items()
     ]
     texts = [CAPTION_PROMPT] * len(data), data["caption"].tolist()
     _plainly(vlm, vlm.model, groups, data["infrared"].tolist(), *texts, one, one.scheduler, 1)
@@ -176,8 +184,8 @@ def plain_stage2(steps: int, *, epochs: int) -> None:
         r=two.lora.rank,
         lora_alpha=two.lora.alpha,
         lora_dropout=two.lora.dropout,
-        target_modules=LANGUAGE_LINEAR,
-        modules_to_save=[PROJECTOR],
+        target_modules=vlm.lora_targets,
+        modules_to_save=list(vlm.trained_in_full),
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(vlm.model, lora)
@@ -187,7 +195,7 @@ def plain_stage2(steps: int, *, epochs: int) -> None:
 
 
 def _plainly(
-    vlm: VisionLanguageModel,
+    vlm: Family,
     trained: nn.Module,
     groups: list[dict],
     images: list[bytes],
@@ -284,5 +292,5 @@ def _fresh_peak(work: Callable[[int], None], steps: int) -> float:
 
 def _peak(work: Callable[[int], None], steps: int) -> float:
     torch.set_num_threads(1)
-    base(), material(steps)
+    material(steps)
     return peak_extra_mb(lambda: work(steps))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,15 +21,18 @@ from irgpt_lib.evaluation.answerers.generated import Generated, journal_of
 from irgpt_lib.evaluation.answering import SPARE_TOKENS
 from irgpt_lib.irtd.describing.describer import Asked, Failure, Reply
 from irgpt_lib.irtd.record import content_hash
-from irgpt_lib.models.images import decode_image
-from irgpt_lib.models.vlm import VisionLanguageModel, image_features
+from irgpt_lib.models.families.family import GREEDY, Family
+from irgpt_lib.models.families.pixels import size_of
 
 NAME_DIGITS = 12
 FEATURE_BYTES = 256 * 2**20
+PIXELS = "pixel_values"
+# What a folder's files say of where they come from, and no answer depends on.
+ORIGIN = dict.fromkeys(("_name_or_path", "transformers_version", "_from_model_config"), "")
 
 
-def model_hash(vlm: VisionLanguageModel) -> str:
-    """SHA-256 over the weights, the vocabulary and what surrounds a prompt, 64 hexadecimal digits.
+def model_hash(vlm: Family) -> str:
+    """SHA-256 over the weights, the vocabulary and all that surrounds a question, 64 hexadecimal digits.
 
     The release of transformers enters too, for another one may write other answers.
     """
@@ -36,90 +40,128 @@ def model_hash(vlm: VisionLanguageModel) -> str:
     for name, tensor in sorted(vlm.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    config = vlm.model.config.to_dict() | {"_name_or_path": "", "transformers_version": ""}
-    around = [config, vlm.tokenizer.get_vocab(), vlm.before, vlm.after, vlm.end_id, vlm.mean.tolist(), vlm.std.tolist()]
+    configs = [one.to_dict() | ORIGIN for one in (vlm.model.config, vlm.model.generation_config)]
+    # black and white as the model sees them say mean and deviation, wherever those are written
+    ends = vlm.normalised(np.array([[[0, 255]]], np.uint8)).tolist()
+    around = [*configs, vlm.kind, repr(vlm.policy), vlm.template(), vlm.tokenizer.get_vocab(), vlm.end_id, ends]
     digest.update(json.dumps(around, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-class ImageTokens:
-    """Projected image tokens by the hash of their image; those longest unused go once there are `most_bytes`."""
+class Encoded(NamedTuple):
+    """An image as the language model gets it: its projected tokens, and the model's other arguments about it, such as
+    the grid of Qwen2-VL, from which rotary positions follow."""
+
+    tokens: Float[Tensor, "tokens width"]
+    others: dict[str, Tensor]
+
+
+class EncodedImages:
+    """Encoded images by the hash of their file; those longest unused go once there are `most_bytes`."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.bytes = 0
-        self._kept: OrderedDict[str, Float[Tensor, "tokens width"]] = OrderedDict()
+        self._kept: OrderedDict[str, Encoded] = OrderedDict()
 
-    def get(self, key: str) -> Float[Tensor, "tokens width"] | None:
+    def get(self, key: str) -> Encoded | None:
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: str, tokens: Float[Tensor, "tokens width"]) -> None:
-        self._kept[key] = tokens
-        self.bytes += tokens.nbytes
+    def put(self, key: str, image: Encoded) -> None:
+        self._kept[key] = image
+        self.bytes += image.tokens.nbytes
         while self.bytes > self.most_bytes:
-            self.bytes -= self._kept.popitem(last=False)[1].nbytes
+            self.bytes -= self._kept.popitem(last=False)[1].tokens.nbytes
 
 
 class StudyModel:
     """A model of the study that answers in batches of `batch_size`; `name` is its label and a hash of its weights."""
 
-    def __init__(
-        self, vlm: VisionLanguageModel, label: str, *, batch_size: int, feature_bytes: int = FEATURE_BYTES
-    ) -> None:
+    def __init__(self, vlm: Family, label: str, *, batch_size: int, feature_bytes: int = FEATURE_BYTES) -> None:
         self.vlm = vlm
         self.name = f"{label}@{model_hash(vlm)[:NAME_DIGITS]}"
         self.batch_size = batch_size
-        self.tokens = ImageTokens(feature_bytes)
+        self.images = EncodedImages(feature_bytes)
+        self.counts: dict[str, int] = {}
+        ends = vlm.model.generation_config.eos_token_id
+        self.ends = {vlm.end_id, *np.atleast_1d(vlm.end_id if ends is None else ends).tolist()}
 
     def limited(self, max_tokens: int) -> "LimitedStudyModel":
-        """The backend that writes at most so many tokens; all of them share weights and image tokens."""
+        """The backend that writes at most so many tokens; all of them share weights and encoded images."""
         return LimitedStudyModel(self, max_tokens)
 
     def length(self, prompt: str, image: bytes) -> tuple[int, ...]:
-        """Tokens of the prompt; every image has as many as any other."""
-        return (len(self.vlm.prompt_ids(prompt)),)
+        """Tokens of the prompt, those of the image included."""
+        key = content_hash(image)
+        if key not in self.counts:
+            self.counts[key] = self.vlm.image_tokens(self.vlm.read(image))
+        return (len(self.vlm.prompt_ids(prompt, self.counts[key])),)
 
-    def image_tokens(self, images: Mapping[str, bytes]) -> dict[str, Float[Tensor, "tokens width"]]:
-        """The projected tokens of encoded images, by their hash; only those not seen before are encoded."""
-        found = {key: self.tokens.get(key) for key in images}
-        if new := [key for key, tokens in found.items() if tokens is None]:
-            weight = next(self.vlm.model.parameters())
-            gray = np.stack([decode_image(images[key], self.vlm.image_px) for key in new])
-            pixels = self.vlm.pixel_values(gray).to(weight.device, weight.dtype)
-            for key, tokens in zip(new, image_features(self.vlm.model, pixels), strict=True):
+    @torch.inference_mode()
+    def encoded(self, images: Mapping[str, bytes]) -> dict[str, Encoded]:
+        """The images, named by their hash, as the language model gets them; only those not kept are encoded."""
+        found = {key: self.images.get(key) for key in images}
+        if new := [key for key, image in found.items() if image is None]:
+            tiles = [self.vlm.read(images[key]) for key in new]
+            each = [self.vlm.image_inputs([one]) for one in tiles]
+            tokens = self.projected(joined(each)).split([self.vlm.image_tokens(one) for one in tiles])
+            for key, inputs, own in zip(new, each, tokens, strict=True):
                 # a copy: a view would keep the whole batch alive
-                found[key] = tokens.clone()
-                self.tokens.put(key, found[key])
+                found[key] = Encoded(own.clone(), {name: value for name, value in inputs.items() if name != PIXELS})
+                self.images.put(key, found[key])
         return found
+
+    def projected(self, inputs: dict[str, Tensor]) -> Float[Tensor, "tokens width"]:
+        """The tokens of all images, one under another, as the model's own first step computes them."""
+        weight = next(self.vlm.model.parameters())
+        placed = {name: value.to(weight.device) for name, value in inputs.items()}
+        placed[PIXELS] = placed[PIXELS].to(weight.dtype)
+        return torch.cat(list(self.vlm.model.get_image_features(**placed).pooler_output))
 
     @torch.inference_mode()
     def write(self, prompts: Sequence[str], images: Sequence[bytes], max_tokens: int) -> list[tuple[str, int, bool]]:
-        """Greedy answers: text, number of generated tokens with the end of the answer, and whether it ended.
+        """Greedy answers: text in the study's grammar, number of generated tokens with the end of the answer, and
+        whether it ended.
 
         The image tokens are put among the prompt's embeddings here instead of in the model's first step, which is the
         same computation with the encoder taken out.
         """
         model = self.vlm.model.eval()
-        batch = self.vlm.encode_prompts(prompts).to(next(model.parameters()).device)
+        device = next(model.parameters()).device
         keys = [content_hash(image) for image in images]
-        tokens = self.image_tokens(dict(zip(keys, images, strict=True)))
+        encoded = self.encoded(dict(zip(keys, images, strict=True)))
+        shown = [encoded[key] for key in keys]
+        batch = self.vlm.encode_prompts(prompts, [len(image.tokens) for image in shown]).to(device)
         embeddings = model.get_input_embeddings()(batch.input_ids)
         places = batch.input_ids == self.vlm.image_id
-        embeddings[places] = torch.cat([tokens[key] for key in keys]).to(embeddings.dtype)
+        embeddings[places] = torch.cat([image.tokens for image in shown]).to(embeddings.dtype)
+        others = {name: value.to(device) for name, value in joined([image.others for image in shown]).items()}
         generated = model.generate(
+            **self.vlm.text_inputs(batch),
+            **others,
             inputs_embeds=embeddings,
-            attention_mask=batch.attention_mask,
+            **GREEDY,
             max_new_tokens=max_tokens,
-            do_sample=False,
+            pad_token_id=self.vlm.pad_id,
         )
-        texts = self.vlm.tokenizer.batch_decode(generated, skip_special_tokens=True)
-        return [(text, *self.ending(row)) for text, row in zip(texts, generated.tolist(), strict=True)]
+        replies = generated[:, batch.input_ids.shape[1] :].tolist()
+        texts = (
+            self.vlm.in_study_grammar(self.vlm.decode(ids), size_of(image))
+            for ids, image in zip(replies, images, strict=True)
+        )
+        return [(text, *self.ending(ids)) for text, ids in zip(texts, replies, strict=True)]
 
     def ending(self, ids: list[int]) -> tuple[int, bool]:
         """How many tokens an answer takes, and whether it came to its end."""
-        return (ids.index(self.vlm.end_id) + 1, True) if self.vlm.end_id in ids else (len(ids), False)
+        end = next((place for place, token in enumerate(ids, start=1) if token in self.ends), None)
+        return (len(ids), False) if end is None else (end, True)
+
+
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The image arguments of several images as those of one batch."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
@@ -151,26 +193,24 @@ class LimitedStudyModel:
                     text=text,
                     model=self.model,
                     finish="stop" if ended else "length",
-                    prompt_tokens=len(self.whole.vlm.prompt_ids(one.request.prompt)),
+                    prompt_tokens=self.whole.length(one.request.prompt, image)[0],
                     completion_tokens=count,
                     seconds=seconds,
                 )
-                for one, (text, count, ended) in zip(batch, written, strict=True)
+                for one, image, (text, count, ended) in zip(batch, images, written, strict=True)
             ]
 
     def cure(self, failure: Failure) -> str:
         return "`dvc repro train` makes the model again."
 
 
-def answer_limits(vlm: VisionLanguageModel, questions: pd.DataFrame) -> dict[str, int]:
+def answer_limits(vlm: Family, questions: pd.DataFrame) -> dict[str, int]:
     """For each task the tokens of its longest true answer, and a few more."""
     own = questions.groupby("task", sort=False)["answer"]
     return {str(task): max(len(vlm.text_ids(a)) for a in answers) + SPARE_TOKENS for task, answers in own}
 
 
-def study_model(
-    vlm: VisionLanguageModel, label: str, questions: pd.DataFrame, journals: Path, *, batch_size: int
-) -> Generated:
+def study_model(vlm: Family, label: str, questions: pd.DataFrame, journals: Path, *, batch_size: int) -> Generated:
     """An answerer: a model of the study, which may write as many tokens as the `questions` of a task need."""
     whole = StudyModel(vlm, label, batch_size=batch_size)
     journal = journal_of(journals, whole.name)

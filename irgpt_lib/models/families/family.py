@@ -150,9 +150,9 @@ class Family(ABC):
         return ANSWER in self.tokenizer.get_vocab()
 
     def normalised(self, tiles: Tiles) -> Float[Tensor, "t 3 h w"]:
-        """`(x / 255 - mean) / std`, gray repeated over three channels."""
-        x = torch.from_numpy(np.ascontiguousarray(tiles))[:, None].float() / 255
-        return (x - self._mean) / self._std
+        """`(x / 255 - mean) / std`, gray repeated over three channels, false colours as they are."""
+        x = torch.from_numpy(np.ascontiguousarray(tiles)).float() / 255
+        return ((x[:, None] if x.ndim == 3 else x.movedim(-1, 1)) - self._mean) / self._std
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(snap(text, self.coordinate_steps), add_special_tokens=False).input_ids)

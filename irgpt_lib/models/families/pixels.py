@@ -17,8 +17,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize 
 
 from irgpt_lib.models.families.frame import padding  # noqa: E402
 
-# Tiles, rows and columns; an image of one tile has a first axis of length 1.
-Tiles = UInt8[np.ndarray, "_ _ _"]
+# Tiles, rows and columns; an image of one tile has a first axis of length 1. False colours are a last axis of length 3.
+Tiles = UInt8[np.ndarray, "_ _ _ ..."]
 
 
 def tiled(data: bytes, px: int, max_tiles: int) -> Tiles:
