@@ -22,7 +22,7 @@ IN_SCRATCH := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && export 
 export PATH := $(VENV_BIN):$(PATH)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help repro test bench report lab lint strip clean
+.PHONY: help repro grid test bench report lab lint strip clean
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -44,6 +44,10 @@ $(READY): pyproject.toml requirements.lock
 repro: $(READY) strip  ## run what is out of date: the whole study, from data to report
 	@dvc repro $(ARGS)
 	@echo "The report: artifacts/report/index.html"
+
+grid: $(READY)  ## run the further rows of Tables 2-4 and the controls, several at a time
+	@$(PY) -m irgpt_lib.grid $(ARGS)
+	@dvc commit --force grid
 
 test: $(READY)  ## library, worked examples and every notebook at the smallest scale
 	@echo "== the library"

@@ -11,6 +11,8 @@ does not watch for it. Every key is known here; an unknown one is an error that 
 import os
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -439,7 +441,7 @@ def read(file: Path | None = None) -> dict[str, Any]:
         ParamsError: a top-level key is unknown or missing, or a profile or variant has an unknown section.
     """
     file = file or artifacts.root() / "params.yaml"
-    tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    tree = deepcopy(_parsed(file.read_text(encoding="utf-8")))
     _require_keys(f"{file.name}", tree, TOP_LEVEL, complete=True)
     _require_keys(f"{file.name}: common", tree["common"], tuple(SECTIONS), complete=True)
     for block in ("profiles", *VARIANT_BLOCKS):
@@ -452,6 +454,11 @@ def read(file: Path | None = None) -> dict[str, Any]:
     if twice := sorted(tree["variants"].keys() & tree["grid"].keys()):
         raise ParamsError(f"{file.name}: {twice[0]!r} stands in variants and in grid; take it out of one of them")
     return tree
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    return YAML(typ="safe").load(text)
 
 
 def _require_keys(where: str, tree: Any, known: tuple[str, ...], *, complete: bool = False) -> None:

@@ -40,7 +40,8 @@ _FIXED_ENVIRONMENT = {
     # threads that wait for others sleep: spinning ones starve them where the cores are shared
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "PYTHONWARNINGS": "ignore:IProgress not found",
+    # front ends without widgets, and peft's use of a name that transformers gave up
+    "PYTHONWARNINGS": "ignore:IProgress not found,ignore:`is_gradient_checkpointing`",
 }
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]+")
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

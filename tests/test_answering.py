@@ -8,12 +8,11 @@ from miniature import captioned, scenes, talkative
 from test_assemble import CONFIG
 
 from irgpt_lib.evaluation import answering
+from irgpt_lib.evaluation.scoring import scored
 from irgpt_lib.evaluation.statistics import against_blind
-from irgpt_lib.irtd.questions import make_questions, words_of
+from irgpt_lib.irtd.questions import as_questions, make_questions, words_of
 from irgpt_lib.report.tables import summary_json
 from irgpt_lib.tasks import TASKS
-
-ACCURACIES = [name for name, task in TASKS.items() if task.higher_is_better]
 
 
 def questions(split="benchmark", count=54):
@@ -35,68 +34,18 @@ def of_task(name, truths, keys=None, samples=None):
             "truth": [json.dumps(t) for t in truths],
             "options": "[]",
             "key": keys or [""] * len(truths),
+            "frame": "",
         }
     )
-
-
-def test_a_question_survives_the_table():
-    row = questions().to_dict("records")[0]
-    question = answering.as_question(row)
-    assert (question.task, question.text, question.answer) == (row["task"], row["question"], row["answer"])
-    assert TASKS[question.task].score(TASKS[question.task].read(question.answer), question.truth) == 100
-
-
-def test_the_true_answers_are_scored_as_perfect():
-    table = questions()
-    rows = answering.scored(table, table["answer"].tolist(), "zero_shot")
-    assert set(rows["task"]) == set(TASKS) and rows["parsed"].all()
-    assert (rows.loc[rows["task"].isin(ACCURACIES), "score"] == 100).all()
-    assert (rows.loc[~rows["task"].isin(ACCURACIES), "score"] == 0).all()
-
-
-def test_an_unreadable_answer_is_marked_and_scored_as_the_worst():
-    rows = answering.scored(of_task("reid", ["5", "3"]), ["5", "cell five"], "fine_tuned")
-    assert rows["parsed"].tolist() == [True, False] and rows["score"].tolist() == [100, 0]
-    assert rows["output"].tolist() == ["5", "cell five"] and set(rows["setting"]) == {"fine_tuned"}
-    # An unreadable count counts as 0 predicted.
-    assert answering.scored(of_task("aerial_counting", [7]), ["many"], "zero_shot")["score"].tolist() == [7]
-
-
-def test_chance_and_blind_prior_of_counts_by_hand():
-    train, asked = of_task("aerial_counting", [2, 4, 12]), of_task("aerial_counting", [5])
-    floor = answering.baselines(asked, train)
-    # The median is 4; draws from the training counts miss 5 by 3, 1 and 7.
-    assert floor["blind"].tolist() == [1] and floor["chance"].tolist() == [pytest.approx(11 / 3)]
-
-
-def test_the_blind_prior_answers_by_the_key_of_the_question():
-    train = of_task("relationship", ["yes", "yes", "no"], keys=["car|dog", "car|dog", "dog|car"])
-    floor = answering.baselines(of_task("relationship", ["yes", "yes"], keys=["car|dog", "dog|car"]), train)
-    assert floor["blind"].tolist() == [100, 0] and floor["chance"].tolist() == [50, 50]
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_blind_guess_never_sees_the_truth_of_its_question(name):
     table = questions("instruction", 180)
-    asked = [answering.as_question(row) for row in table[table["task"] == name].to_dict("records")]
+    asked = as_questions(table[table["task"] == name])
     guess = TASKS[name].blind(asked[len(asked) // 2 :])
     for question in asked[: len(asked) // 2]:
         assert guess(question) == guess(replace(question, truth=None, answer="", text=""))
-
-
-def test_baselines_lie_in_the_range_of_their_metric():
-    benchmark, train = questions(), questions("instruction", 180)
-    floor = answering.baselines(benchmark, train)
-    assert floor.index.equals(benchmark.index) and floor.notna().all().all()
-    accuracy = benchmark["task"].isin(ACCURACIES)
-    assert floor[accuracy].stack().between(0, 100).all() and (floor[~accuracy] >= 0).all().all()
-    assert (floor.loc[benchmark["task"] == "recognition", "chance"] == 25).all()
-    assert floor.loc[benchmark["task"] == "reid", "chance"].iloc[0] == pytest.approx(100 / 7)
-
-
-def test_a_task_that_cannot_be_learned_blind_is_refused():
-    with pytest.raises(ValueError, match="1 benchmark questions of reid, but none in the instruction split"):
-        answering.baselines(of_task("reid", ["5"]), questions("instruction")[:0])
 
 
 def test_shuffling_shows_every_question_the_image_of_another_of_its_task():
@@ -153,10 +102,10 @@ def test_the_shown_image_is_the_one_that_is_answered_about():
 def test_failures_are_the_first_wrong_choice_and_the_worst_error():
     rows = pd.concat(
         [
-            answering.scored(of_task("reid", ["5", "3", "4"]), ["5", "2", "2"], "fine_tuned"),
-            answering.scored(of_task("aerial_counting", [7] * 3), ["<num>7</num>", "<num>6</num>", "x"], "fine_tuned"),
-            answering.scored(of_task("relationship", ["yes"]), ["yes"], "fine_tuned"),
-            answering.scored(of_task("relationship", ["yes"]), ["no"], "zero_shot"),
+            scored(of_task("reid", ["5", "3", "4"]), ["5", "2", "2"], "fine_tuned"),
+            scored(of_task("aerial_counting", [7] * 3), ["<num>7</num>", "<num>6</num>", "x"], "fine_tuned"),
+            scored(of_task("relationship", ["yes"]), ["yes"], "fine_tuned"),
+            scored(of_task("relationship", ["yes"]), ["no"], "zero_shot"),
         ],
         ignore_index=True,
     )

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from asked import questions
-from miniature import captioned, grays, talkative
+from miniature import captioned, talkative
 from test_families import KINDS
 from test_families import talkative as talkative_of
 
@@ -16,10 +16,10 @@ from irgpt_lib.training.loss import token_losses
 @pytest.mark.parametrize("kind", KINDS)
 def test_confidence_is_the_training_loss_of_the_answer_with_its_sign_turned(kind):
     vlm = talkative_of(kind)
-    images = [vlm.read(data) for data in captioned(4)["infrared"]]
+    images = captioned(4)["infrared"].tolist()
     asks = ["Is there a car?", "What is the object in the picture?\n(A) car (B) dog", "Locate all car.", "Describe"]
     said = ["yes", "(A) car", "<ref>car</ref> at <pos>[(250, 500), (750, 500)]</pos>", ""]
-    inputs = vlm.inputs(asks, said, images)
+    inputs = vlm.inputs(asks, said, [vlm.read(image) for image in images])
     labels = inputs.pop("labels")
     with torch.inference_mode():
         logits = vlm.model(**inputs).logits
@@ -30,7 +30,7 @@ def test_confidence_is_the_training_loss_of_the_answer_with_its_sign_turned(kind
 
 
 def test_a_missing_answer_has_no_confidence():
-    vlm, named = talkative(), {"a": grays(1)}
+    vlm, named = talkative(), {"a": captioned(1)["infrared"].iloc[0]}
     found = way.confidences(vlm, ["Is it?"] * 3, named, ["a"] * 3, [None, "yes", None], batch_size=2, label="test")
     assert np.isnan(found).tolist() == [True, False, True]
     assert found[1] < 0
@@ -44,7 +44,7 @@ def test_answers_are_joined_with_their_questions():
     given = table[["question_id", "sample_id", "task", "group", "question", "truth"]].assign(
         output=["yes", None], score=0.0, blind=50.0
     )
-    named = dict(zip(samples["sample_id"], grays(4)[:, None], strict=True))
+    named = samples["infrared"].to_dict()
     found = way.with_confidence(talkative(), given, table, named, batch_size=4)
     assert found["answer"].tolist() == table["answer"].tolist()
     assert found["confidence"].isna().tolist() == [False, True]

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-QUESTIONS = "base dataset features difficulty curriculum train evaluate ablations tables checks"
-NAMES = [f"0{number}_{name}" for number, name in enumerate(QUESTIONS.split(" "))]
+QUESTIONS = "base dataset features difficulty curriculum train evaluate ablations tables checks failures robustness"
+NAMES = [f"{number:02d}_{name}" for number, name in enumerate(QUESTIONS.split(" "))]
 LONGEST_CELL = 20
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -21,7 +21,7 @@ def trees(path):
     return [ast.parse(cell.source) for cell in code_cells(path)]
 
 
-def test_the_study_has_its_ten_notebooks():
+def test_the_study_has_its_notebooks():
     assert [path.stem for path in NOTEBOOKS] == NAMES
 
 

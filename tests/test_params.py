@@ -15,6 +15,7 @@ from irgpt_lib.params import ParamsError
 FILE = Path(__file__).parents[1] / "params.yaml"
 TREE = YAML(typ="safe").load(FILE.read_text(encoding="utf-8"))
 EVERY_RUN = [(variant, seed) for variant in TREE["variants"] for seed in TREE["seeds"]]
+EVERY_ROW = [(variant, seed) for variant in TREE["grid"] for seed in TREE["seeds"]]
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -47,7 +48,7 @@ def refused(*sections: str, **choice: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("variant", ["", *TREE["variants"]])
+@pytest.mark.parametrize("variant", ["", *TREE["variants"], *TREE["grid"]])
 @pytest.mark.parametrize("profile", TREE["profiles"])
 def test_every_profile_and_variant_of_the_study_loads(profile, variant):
     loaded = params.load(*params.SECTIONS, profile=profile, variant=variant)
@@ -195,6 +196,25 @@ def test_rows_show_every_value_under_its_dotted_name():
 
 def test_the_runs_are_every_variant_with_every_seed_in_the_order_of_the_file():
     assert params.runs() == EVERY_RUN
+
+
+def test_the_grid_has_rows_of_its_own_which_load_like_variants():
+    assert params.runs("grid") == EVERY_ROW and not set(EVERY_ROW) & set(EVERY_RUN)
+    assert params.load("train", variant="tiers_5").train.stage1.tiers == 5
+
+
+def test_the_variable_names_rows_of_the_grid_too(monkeypatch):
+    monkeypatch.setenv(params.RUNS_VARIABLE, "cl-0,l1-1")
+    assert (params.runs(), params.runs("grid")) == ([("cl", 0)], [("l1", 1)])
+
+
+def test_a_name_stands_in_one_block_only(study):
+    study(lambda tree: tree["grid"].update(cl={}))
+    assert refused("train") == "params.yaml: 'cl' stands in variants and in grid; take it out of one of them"
+
+
+def test_the_run_that_is_looked_at_is_the_papers_method_with_the_first_seed():
+    assert params.shown_run() == ("cl", TREE["seeds"][0])
 
 
 def test_the_variable_keeps_the_named_runs_in_the_order_of_the_file(monkeypatch):

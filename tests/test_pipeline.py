@@ -25,9 +25,12 @@ STAGE_NAMES = [
     "curriculum",
     "train",
     "evaluate",
+    "grid",
     "ablations",
     "tables",
     "checks",
+    "failures",
+    "robustness",
     "report",
 ]
 
@@ -41,7 +44,9 @@ def read_yaml(name):
 STAGES = read_yaml("dvc.yaml").get("stages", {})
 PARAMS = read_yaml("params.yaml")
 NOTEBOOK_COMMAND = re.compile(r"python -m irgpt_lib\.run (\w+)((?: \w+=\S+)*)$")
-MODULE_COMMAND = re.compile(r"python -m (irgpt_lib[\w.]+)( \w+)*$")
+MODULE_COMMAND = re.compile(r"python -m (irgpt_lib[\w.]+)( [\w=${}]+)*$")
+# what the grid runs for each of its rows
+OF_A_ROW = ("05_train", "06_evaluate")
 every_stage = pytest.mark.parametrize("name", STAGES)
 
 
@@ -65,7 +70,8 @@ def source_of(name):
     stem = notebook_of(name)
     if stem:
         return notebook_source(stem)
-    return FILES[MODULE_COMMAND.match(command(name))[1]].read_text(encoding="utf-8")
+    source = FILES[MODULE_COMMAND.match(command(name))[1]].read_text(encoding="utf-8")
+    return "\n".join([source, *map(notebook_source, OF_A_ROW)]) if name == "grid" else source
 
 
 def says_nothing(module):
@@ -100,7 +106,13 @@ def called_on_params(source, function):
 
 
 def sections_read(source):
-    return sorted({argument.value for call in called_on_params(source, "load") for argument in call.args})
+    calls = called_on_params(source, "load")
+    return sorted({argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)})
+
+
+def of_one_run(name):
+    """The variant and the seed of a notebook that is executed for one run, as dvc.yaml writes them."""
+    return re.findall(r"(?:variant|seed)=(\S+)", command(name)) if "matrix" not in STAGES[name] else []
 
 
 def expected_params(name):
@@ -119,9 +131,13 @@ def expected_params(name):
             keys.add(f"profiles.${{profile}}.{section}")
     if "matrix" in STAGES[name]:
         keys.add("variants.${item.variant}")
-    if any(called_on_params(source, "runs")):
-        keys |= {"variants", "seeds"}
-    return sorted(keys)
+    keys |= {f"variants.{variant}" for variant in of_one_run(name)[:1]}
+    blocks = {argument.value for call in called_on_params(source, "runs") for argument in call.args}
+    if any(not call.args for call in called_on_params(source, "runs")):
+        blocks.add("variants")
+    if "gathering.all_predictions(" in source:
+        blocks |= {"variants", "grid"}
+    return sorted(keys | blocks | ({"seeds"} if blocks else set()))
 
 
 def outputs(name):
@@ -169,6 +185,8 @@ def test_the_command_passes_profile_and_in_a_matrix_variant_and_seed(name):
         return
     given = NOTEBOOK_COMMAND.match(command(name))[2].split()
     run = ["variant=${item.variant}", "seed=${item.seed}"] if "matrix" in STAGES[name] else []
+    if of_one_run(name):
+        run = ["variant=cl", "seed=${seeds[0]}"]  # params.shown_run()
     dial = [] if RESOLVED in STAGES[name]["deps"] else ["profile=${profile}"]
     assert given == [*dial, *run]
 
@@ -184,7 +202,7 @@ def test_the_executed_notebook_is_kept_in_git(name):
     stem = notebook_of(name)
     if stem is None:
         return
-    run = "-${item.variant}-${item.seed}" if "matrix" in STAGES[name] else ""
+    run = "-${item.variant}-${item.seed}" if "matrix" in STAGES[name] else "".join(f"-{v}" for v in of_one_run(name))
     assert outputs(name)[f"artifacts/executed/{stem}{run}.ipynb"]["cache"] is False
 
 
@@ -230,6 +248,7 @@ def print_deps():
     """The `.py` dependencies of every notebook and of the report, as dvc.yaml writes them."""
     entries = {file.stem: notebook_source(file.stem) for file in sorted((ROOT / "notebooks").glob("*.ipynb"))}
     deps = {stem: library_deps(source) for stem, source in entries.items()}
+    deps["grid"] = library_deps(source_of("grid"), "irgpt_lib.grid")
     deps["report"] = library_deps("", "irgpt_lib.report.site")
     for entry, files in deps.items():
         print(f"{entry}:", *(f"      - {file}" for file in files), sep="\n")

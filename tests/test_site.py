@@ -143,8 +143,9 @@ def test_dollars_in_code_are_no_mathematics_and_stars_in_formulas_no_emphasis():
 
 def test_pages_come_in_reading_order_with_a_page_for_each_run():
     order = stages([("cl", 0), ("random", 1)])
-    names = "base dataset features difficulty curriculum train evaluate ablations tables checks"
-    assert list(order) == [f"0{number}_{name}" for number, name in enumerate(names.split(" "))]
+    names = "base dataset features difficulty curriculum train evaluate ablations tables checks failures robustness"
+    assert list(order) == [f"{number:02d}_{name}" for number, name in enumerate(names.split(" "))]
+    assert order["10_failures"] == {"10_failures-cl-0": "10_failures"}
     assert order["05_train"] == {"05_train-cl-0": "cl, seed 0", "05_train-random-1": "random, seed 1"}
 
 

@@ -88,10 +88,12 @@ def cost_files() -> list[Path]:
 
     try:
         runs = [artifacts.run_name(variant, seed) for variant, seed in params.runs()]
+        shown_run = artifacts.run_name(*params.shown_run())
     except params.ParamsError as error:
         raise MalformedFile(str(error)) from error
     each = [f"{notebook}-{run}" for notebook in artifacts.EACH_RUN for run in runs]
-    stems = [*artifacts.SINGLE_RUN, *each, *artifacts.ALL_RUNS]
+    shown = [f"{notebook}-{shown_run}" for notebook in artifacts.SHOWN_RUN]
+    stems = [*artifacts.SINGLE_RUN, *each, *artifacts.ALL_RUNS, *shown]
     files = [artifacts.path(f"costs/{stem}.json") for stem in stems]
     if absent := [file.stem for file in files if not file.is_file()]:
         raise MissingData(

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from irgpt_lib.evaluation.statistics import require
 from irgpt_lib.models.families.family import Family
-from irgpt_lib.models.families.pixels import Tiles
 from irgpt_lib.models.vlm import IGNORED
 
 ANSWERED = ("question_id", "sample_id", "question", "output")
@@ -21,7 +20,7 @@ ANSWERED = ("question_id", "sample_id", "question", "output")
 def confidences(
     vlm: Family,
     questions: Sequence[str],
-    images: Mapping[str, Tiles],
+    images: Mapping[str, bytes],
     shown: Sequence[str],
     texts: Sequence[str | None],
     *,
@@ -33,17 +32,18 @@ def confidences(
 
     One forward pass over question and text (teacher forcing). Of a greedy answer it is the probability that the model
     gave it, as far as its text has the same tokens; an answer that was cut off is charged for an end that it did not
-    write. `shown` names the image of each question.
+    write. `shown` names the encoded image of each question.
     """
     vlm.model.eval()
     weight = next(vlm.model.parameters())
     found = np.full(len(texts), np.nan)
     said = [i for i, text in enumerate(texts) if text is not None]
-    counts = [vlm.image_tokens(images[name]) for name in shown]
-    said.sort(key=lambda i: len(vlm.prompt_ids(questions[i], counts[i])) + len(vlm.text_ids(texts[i])))
+    counts = {name: vlm.image_tokens(vlm.read(images[name])) for name in set(shown)}
+    said.sort(key=lambda i: len(vlm.prompt_ids(questions[i], counts[shown[i]])) + len(vlm.text_ids(texts[i])))
     for start in tqdm(range(0, len(said), batch_size), desc=label, mininterval=2.0):
         rows = said[start : start + batch_size]
-        inputs = vlm.inputs([questions[i] for i in rows], [texts[i] for i in rows], [images[shown[i]] for i in rows])
+        texts_of, tiles = [texts[i] for i in rows], [vlm.read(images[shown[i]]) for i in rows]
+        inputs = vlm.inputs([questions[i] for i in rows], texts_of, tiles)
         inputs = {name: value.to(weight.device) for name, value in inputs.items()}
         inputs["pixel_values"] = inputs["pixel_values"].to(weight.dtype)
         labels = inputs.pop("labels")
@@ -60,7 +60,7 @@ def with_confidence(
     vlm: Family,
     predictions: pd.DataFrame,
     questions: pd.DataFrame,
-    images: Mapping[str, Tiles],
+    images: Mapping[str, bytes],
     *,
     batch_size: int,
 ) -> pd.DataFrame:

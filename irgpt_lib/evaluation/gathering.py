@@ -17,7 +17,7 @@ RECORD, PREDICTIONS, HISTORY = "record.json", "predictions.parquet", "history.cs
 
 @dataclass(frozen=True)
 class Gathered:
-    """`predictions` of all runs, with the columns `variant` and `seed`; `left_out` has `run` and `reason` of the rows of
+    """`predictions` of all runs, with the columns `variant` and `seed`; `left_out`: `run` and `reason` of those rows of
     the grid that are not among them."""
 
     predictions: pd.DataFrame

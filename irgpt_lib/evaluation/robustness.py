@@ -1,7 +1,8 @@
 """The same questions over images that show the same heat differently: turned polarity and false colours.
 
-An infrared camera's operator chooses white-hot or black-hot and a palette; what is in the image stays. `vlm.answer`
-takes gray and colour images alike, so a transform applies to the decoded images and everything else stays as it is.
+An infrared camera's operator chooses white-hot or black-hot and a palette; what is in the image stays. A family answers
+about gray and coloured tiles alike, so a transform applies to what `Family.read` gives, after resizing, and everything
+else stays as it is. What LLaVA pads an image with is then shown in the other way too.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +14,9 @@ from jaxtyping import UInt8
 
 from irgpt_lib.evaluation.statistics import DRAWS, LEVEL, LOWER_IS_BETTER, paired_difference, require
 
-Gray = UInt8[np.ndarray, "h w"]
-Shown = UInt8[np.ndarray, "h w *c"]
+# Tiles, rows and columns; images of one table may differ in all of them.
+Gray = UInt8[np.ndarray, "_ _ _"]
+Coloured = UInt8[np.ndarray, "_ _ _ 3"]
 PLAIN = "white_hot"
 COLOUR_MAPS = ("inferno", "turbo", "jet", "hot")
 ROBUSTNESS_COLUMNS = [
@@ -32,7 +34,7 @@ def black_hot(image: Gray) -> Gray:
     return 255 - image
 
 
-def in_colours(name: str) -> Callable[[Gray], UInt8[np.ndarray, "h w 3"]]:
+def in_colours(name: str) -> Callable[[Gray], Coloured]:
     """A transform to the false colours of a Matplotlib colour map.
 
     Raises:
@@ -42,15 +44,16 @@ def in_colours(name: str) -> Callable[[Gray], UInt8[np.ndarray, "h w 3"]]:
     return lambda image: table[image]
 
 
-TRANSFORMS: dict[str, Callable[[Gray], Shown]] = {
+TRANSFORMS: dict[str, Callable[[Gray], Gray | Coloured]] = {
     PLAIN: white_hot,
     "black_hot": black_hot,
     **{name: in_colours(name) for name in COLOUR_MAPS},
 }
 
 
-def transformed(images: Mapping[str, Gray], shown: str) -> dict[str, Shown]:
-    """The images of `answering.decoded`, each shown in one way of `TRANSFORMS`: gray, or with three channels.
+def transformed(images: Mapping[str, Gray], shown: str) -> dict[str, Gray | Coloured]:
+    """The images of `answering.decoded`, each shown in one way of `TRANSFORMS`: gray, or with a last axis of three
+    colours.
 
     Raises:
         ValueError: there is no such way; the message lists those that there are.

@@ -3,10 +3,11 @@
 A claim is an effect with a direction: runs with coefficients, measured on the same questions and seeds. It is
 supported where Holm's p over all claims is below 0.05 and the effect has the claimed direction. It is not supported
 where the opposite is found so, or where the interval leaves no room for a gain of `MARGIN` points of accuracy.
-Otherwise the study cannot tell, and says undecided.
+Otherwise the study cannot tell, and says undecided. A claim about another model is not tested where that model's row
+is an untrained miniature (`paper_tables.untrained`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,13 @@ from irgpt_lib.evaluation.seeds import Effect, Runs, estimates, gathered
 from irgpt_lib.evaluation.statistics import ACCURACY_TASKS, LEVEL, LOWER_IS_BETTER, TASKS, holm, mode_share, require
 from irgpt_lib.report.grids import Block, Grid, row
 from irgpt_lib.report.paper_tables import METHOD, MODELS, paper_cells
-from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, number, probability, signed
+from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, number, probability, signed, titled
 
 MARGIN = 3.0
 ZERO, TUNED = "zero_shot", "fine_tuned"
 NAN = float("nan")
+VERDICTS = ("supported", "not supported", "undecided", "not tested", "not run")
+UNTRAINED = "{} start from random weights here"
 # Section 5.2: best zero-shot everywhere but in grounding and pedestrian counting.
 SEVEN = tuple(task for task in TASKS if task not in ("grounding", "pedestrian_counting"))
 
@@ -104,20 +107,22 @@ def mode_shares(predictions: pd.DataFrame) -> Runs:
     return gathered(predictions.assign(score=100.0 * (predictions["output"].astype(str) == commonest)))
 
 
-def checks(predictions: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFrame:
-    """Every claim against the runs at hand, a row each.
+def checks(predictions: pd.DataFrame, *, apart: Collection[str], level: float = LEVEL) -> pd.DataFrame:
+    """Every claim against the runs at hand, a row each; nothing is tested against a variant of `apart`.
 
     Columns `claim`, `section`, `where`, `contrast`, `paper` (by its tables), `quoted` (by its text), `difference`,
-    `low`, `high`, `p`, `p_holm`, `seeds`, `questions`, `verdict` (supported, not supported, undecided, not run),
-    `reason`. A `BestClaim` counts columns: `difference` those in which the variant has the best mean, `low` those in
-    which it surely is best, `high` those in which it may be.
+    `low`, `high`, `p`, `p_holm`, `seeds`, `questions`, `verdict` (see `VERDICTS`), `reason`. A `BestClaim` counts
+    columns: `difference` those in which the variant has the best mean, `low` those in which it surely is best, `high`
+    those in which it may be; it can be lost to any model, and won only against all of them.
 
     Raises:
         ValueError: as `seeds.gathered`.
     """
     runs = {"score": gathered(predictions), "mode": mode_shares(predictions[predictions.task == "reid"])}
     lines = [
-        checked_best(claim, runs["score"], level) if isinstance(claim, BestClaim) else checked(claim, runs, level)
+        checked_best(claim, runs["score"], apart, level)
+        if isinstance(claim, BestClaim)
+        else checked(claim, runs, apart, level)
         for claim in CLAIMS
     ]
     table = pd.DataFrame(lines)
@@ -133,11 +138,14 @@ def checks(predictions: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFrame:
 
 def absent(needed: set, runs: Runs) -> str:
     """Which of the needed variants were not run, in words; empty where all were."""
-    missing = dict.fromkeys(variant for variant, setting in sorted(needed) if (variant, setting) not in runs.scores)
-    return ", ".join(f"`{name}`" for name in missing)
+    return listed(variant for variant, setting in sorted(needed) if (variant, setting) not in runs.scores)
 
 
-def checked(claim: Claim, all_runs: Mapping[str, Runs], level: float) -> dict:
+def listed(variants: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(variants))
+
+
+def checked(claim: Claim, all_runs: Mapping[str, Runs], apart: Collection[str], level: float) -> dict:
     """A claim's effect, before the correction."""
     runs = all_runs[claim.measure]
     settings = dict.fromkeys(setting for _, setting in claim.effect)
@@ -147,7 +155,8 @@ def checked(claim: Claim, all_runs: Mapping[str, Runs], level: float) -> dict:
     line |= {"where": f"{unit}, {' and '.join(SETTINGS[s] for s in settings)}"}
     line |= {"paper": paper_effect(claim), "quoted": claim.quoted, "missing": absent(set(claim.effect), runs)}
     line |= dict.fromkeys(("difference", "low", "high", "p"), NAN) | {"seeds": 0, "questions": 0}
-    if line["missing"]:
+    line |= {"untrained": listed(name for name, _ in claim.effect if name in apart)}
+    if line["missing"] or line["untrained"]:
         return line
     found = estimates(runs, claim.effect, level=level).set_index("column").loc[claim.column]
     return line | {name: found[name] for name in ("difference", "low", "high", "p", "seeds", "questions")}
@@ -157,6 +166,8 @@ def decided_one(line: Mapping, claim: Claim) -> tuple[str, str]:
     """A claim's verdict and why."""
     if line["missing"]:
         return "not run", f"needs {line['missing']}"
+    if line["untrained"]:
+        return "not tested", UNTRAINED.format(line["untrained"])
     if not np.isfinite(line["p_holm"]):
         return "undecided", "too few groups to test"
     if line["p_holm"] < SIGNIFICANT:
@@ -168,12 +179,17 @@ def decided_one(line: Mapping, claim: Claim) -> tuple[str, str]:
     return "undecided", "no difference found"
 
 
-def checked_best(claim: BestClaim, runs: Runs, level: float) -> dict:
-    """A claim to be best, as counts of columns; its p is the largest of all the comparisons that it needs."""
-    rivals = [name for name in claim.others if (name, claim.setting) in runs.scores]
+def checked_best(claim: BestClaim, runs: Runs, apart: Collection[str], level: float) -> dict:
+    """A claim to be best, as counts of columns against the rivals that were run and trained.
+
+    Its p is the largest of all the comparisons that it needs, and NaN where some of these cannot be made.
+    """
+    ran = [name for name in claim.others if (name, claim.setting) in runs.scores]
+    rivals = [name for name in ran if name not in apart]
     line = {"claim": claim.text, "section": claim.section, "contrast": f"`{claim.variant}` - each other model"}
     line |= {"where": f"{len(claim.columns)} columns, {SETTINGS[claim.setting]}", "paper": float(len(claim.columns))}
     line |= {"quoted": NAN, "missing": absent({(name, claim.setting) for name in (claim.variant, *claim.others)}, runs)}
+    line |= {"untrained": listed(name for name in ran if name in apart), "rivals": listed(rivals)}
     line |= dict.fromkeys(("difference", "low", "high", "p"), NAN) | {"seeds": 0, "questions": 0}
     if not rivals or (claim.variant, claim.setting) not in runs.scores:
         return line
@@ -193,56 +209,84 @@ def checked_best(claim: BestClaim, runs: Runs, level: float) -> dict:
         "high": float((~lost).sum()),
     }
     asked = {"seeds": int(found.seeds.min()), "questions": int(by_column.questions.max().sum())}
-    return line | counts | asked | {"p": float(found.p_for.max())}
+    whole = not line["missing"] and not line["untrained"]
+    return line | counts | asked | {"p": float(found.p_for.max()) if whole else NAN}
 
 
 def decided_best(line: Mapping, claim: BestClaim) -> tuple[str, str]:
-    if not np.isfinite(line["difference"]):
-        return "not run", f"needs {line['missing']}"
-    beside = "; some models not run" if line["missing"] else ""
+    """A verdict on a claim to be best: one rival that is better refutes it, only all of them can support it."""
     count = len(claim.columns)
-    if line["high"] < count:
-        return "not supported", f"another model is better in {count - line['high']:.0f} of {count}{beside}"
-    if line["p_holm"] < SIGNIFICANT and not line["missing"]:
+    if np.isfinite(line["high"]) and line["high"] < count:
+        return "not supported", f"another model is better in {count - line['high']:.0f} of {count}"
+    there = np.isfinite(line["low"])
+    against = f"; surely best in {line['low']:.0f} of {count} against {line['rivals']}" if there else ""
+    if line["missing"]:
+        return "not run", f"needs {line['missing']}{against}"
+    if line["untrained"]:
+        return "not tested", f"{UNTRAINED.format(line['untrained'])}{against}"
+    if line["p_holm"] < SIGNIFICANT:
         return "supported", "better than every other model"
-    return "undecided", f"surely best in {line['low']:.0f} of {count}{beside}"
+    return "undecided", f"surely best in {line['low']:.0f} of {count}"
 
 
 def counted(table: pd.DataFrame) -> dict[str, int]:
     """How many claims have each verdict: a small metric."""
-    names = ("supported", "not supported", "undecided", "not run")
-    return {name.replace(" ", "_"): int((table.verdict == name).sum()) for name in names}
+    return {name.replace(" ", "_"): int((table.verdict == name).sum()) for name in VERDICTS}
+
+
+def counts_line(table: pd.DataFrame) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counted(table).items())
+
+
+SCOPE = (
+    "Data and models are this study's, so a verdict says whether the same recipe has the same effect here, not whether "
+    "the paper is right."
+)
+TITLE = "The paper's claims"
 
 
 def claims_grid(table: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -> Grid:
-    """The claims to read, a row each."""
-    head = ("Claim", "section", "where", "contrast", "paper", "here", "interval", "p", "verdict", "why")
-    lines = tuple(claim_row(line) for line in table.to_dict("records"))
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counted(table).items())
-    note = (
-        f"{counts}. Intervals of {level:.0%} over questions and seeds; p by Holm over all claims that were tested. "
-        "'paper' is by its tables, with what its text says in brackets where that differs. A claim to be best counts "
-        "columns: best by the mean, and from surely best to possibly best. Data and models are this study's, so a "
-        "verdict says whether the same recipe has the same effect here, not whether the paper is right."
+    """The claims in short, a row each: what is claimed, the paper's effect and ours, the verdict."""
+    lines = tuple(
+        row(f"{line['claim']} ({line['where']})", *found_texts(line), line["verdict"])
+        for line in table.to_dict("records")
     )
-    title = f"The paper's claims, on {'simulated' if simulated else 'real'} data"
-    return Grid("claims", title, head, (Block("", lines),), note, left=(0, 2, 3, 8, 9))
+    note = (
+        f"{counts_line(table)}. Intervals of {level:.0%} over questions and seeds; p by Holm over all claims that were "
+        "tested. A claim to be best counts columns: best by the mean, and from surely best to possibly best. "
+        f"{SCOPE}"
+    )
+    head = ("Claim", "paper", "here", "interval", "p", "verdict")
+    return Grid("claims", titled(TITLE, simulated), head, (Block("", lines),), note, left=(0, 5))
 
 
-def claim_row(line: Mapping) -> tuple:
+def full_claims_grid(table: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -> Grid:
+    """The claims with all that stands behind each verdict."""
+    head = ("Claim", "section", "where", "contrast", "paper", "here", "interval", "p", "verdict", "why")
+    lines = tuple(
+        row(
+            *(line[name] for name in ("claim", "section", "where", "contrast")),
+            *found_texts(line),
+            *(line[name] for name in ("verdict", "reason")),
+        )
+        for line in table.to_dict("records")
+    )
+    note = (
+        f"{counts_line(table)}. Intervals of {level:.0%} over questions and seeds; p by Holm over all claims that were "
+        "tested. 'paper' is by its tables, with what its text says in brackets where that differs. A claim to be best "
+        "counts columns, against the models that were trained: best by the mean, and from surely best to possibly "
+        f"best. {SCOPE}"
+    )
+    title = titled(f"{TITLE} in full", simulated)
+    return Grid("claims_in_full", title, head, (Block("", lines),), note, left=(0, 2, 3, 8, 9))
+
+
+def found_texts(line: Mapping) -> tuple[str, str, str, str]:
+    """The paper's effect, ours, its interval and p, as text."""
     best = line["contrast"].endswith("each other model")
     shown = (lambda value: number(value, 0)) if best else signed
     theirs = shown(line["paper"])
     if np.isfinite(line["quoted"]) and abs(line["quoted"] - line["paper"]) > 0.005:
         theirs += f" (text: {signed(line['quoted'])})"
     interval = f"{shown(line['low'])} to {shown(line['high'])}" if np.isfinite(line["low"]) else ABSENT
-    about = (line["claim"], line["section"], line["where"], line["contrast"])
-    return row(
-        *about,
-        theirs,
-        shown(line["difference"]),
-        interval,
-        probability(line["p_holm"]),
-        line["verdict"],
-        line["reason"],
-    )
+    return theirs, shown(line["difference"]), interval, probability(line["p_holm"])

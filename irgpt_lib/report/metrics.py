@@ -39,7 +39,7 @@ def headline(
     for line in others.itertuples():
         by_setting = found["gain"].setdefault(line.a, {})
         by_setting.setdefault(line.setting, {}).update(known({line.column: line.difference}))
-    for line in power[power.column.isin(list(SUMS))].itertuples():
+    for line in power[power.column.isin(list(SUMS))].itertuples() if len(power) else ():
         found["detectable"].setdefault(line.setting, {}).update(known({line.column: line.found}))
     return found
 

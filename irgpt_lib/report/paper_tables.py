@@ -1,21 +1,36 @@
 """Tables 2, 3 and 4 row by row: ours beside the paper's, the difference, and whether ours has the sign of its claim.
 
 Every table of the paper claims that its method, here `cl`, is better than another row by some amount. That amount is
-set beside our paired difference of the same two variants. A row that was not run says so and has no number.
+set beside our paired difference of the same two variants. A row that was not run says so and has no number. A row whose
+model starts from random weights is shown and compared with nothing: it is no evidence about the model that it stands
+for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from irgpt_lib import params
 from irgpt_lib.evaluation.seeds import BASELINE, BASELINES, Runs, comparisons, corrected, means
-from irgpt_lib.evaluation.statistics import COLUMNS, LEVEL, LOWER_IS_BETTER, SUMS
+from irgpt_lib.evaluation.statistics import COLUMNS, LEVEL, LOWER_IS_BETTER, SUMS, TASKS
 from irgpt_lib.report import paper
 from irgpt_lib.report.grids import Block, Cell, Grid, ranked, row
-from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, estimate, number, probability, signed
+from irgpt_lib.report.tables import (
+    ABSENT,
+    HEADS,
+    SETTINGS,
+    SHUFFLED,
+    SIGNIFICANT,
+    arrowed,
+    estimate,
+    number,
+    probability,
+    signed,
+    titled,
+)
 
 METHOD = "cl"
 # `none` is InternVL before any infrared, so it is both the row InternVL2-8B of Table 2 and row 1 of Table 3.
@@ -38,6 +53,13 @@ SCHEDULES = {
     "Random": "random",
     "Descending-Stratified Random": "descending_stratified",
     "Ascending-Stratified Random": METHOD,
+}
+# The runs of `dvc repro`, which the README shows: the paper's InternVL2-8B and its three orders.
+MAIN = {
+    "none": "no infrared pre-training",
+    "anti_cl": "hard to easy",
+    "random": "random order",
+    METHOD: "the curriculum",
 }
 SIGN_MARKS = {"supports": "✓", "contradicts": "✗", "undecided": "○"}
 BASELINE_ROWS = {
@@ -130,15 +152,55 @@ TABLES = (
 )
 
 
+TITLES = {table.name: table.title for table in TABLES} | {"others": "Further variants of this study"}
+
+
+def tables_for(ran: Iterable[str]) -> tuple[Table, ...]:
+    """The paper's tables, and a last one of those variants of `ran` that none of them has, compared with the method."""
+    others = tuple(Row(name, name) for name in dict.fromkeys(ran) if name not in variants())
+    more = (Table("others", TITLES["others"], (Row("the curriculum", METHOD), *others), BOTH, tuple(SUMS)),)
+    return TABLES + more if others else TABLES
+
+
 def variants() -> tuple[str, ...]:
     """Every variant that a row or its reference needs, once, in the order of the tables."""
     return tuple(dict.fromkeys(name for table in TABLES for line in table.rows for name in line[1:]))
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Every comparison of a variant with its reference that some table makes, once."""
-    every = ((line.variant, line.reference) for table in TABLES for line in table.rows)
-    return list(dict.fromkeys(pair for pair in every if pair[0] != pair[1]))
+def untrained(profile: str = "") -> frozenset[str]:
+    """The variants whose model `params.yaml` builds from random weights, so that only the two stages have taught it
+    anything; none where the method's own model is built so, for then all are alike.
+
+    Raises:
+        ParamsError: as `params.load`.
+    """
+    tree = params.read()
+    every = [name for block in params.VARIANT_BLOCKS for name in tree[block]]
+    built = {name for name in every if params.load("model", profile=profile, variant=name).model.shape is not None}
+    return frozenset() if METHOD in built else frozenset(built)
+
+
+def pairs_of(rows: Iterable[Row], apart: Collection[str]) -> list[tuple[str, str]]:
+    """Each row's variant with its reference, once, without those that are `apart`."""
+    every = dict.fromkeys((line.variant, line.reference) for line in rows)
+    return [pair for pair in every if pair[0] != pair[1] and not {*pair} & {*apart}]
+
+
+def pairs(tables: Sequence[Table], apart: Collection[str]) -> list[tuple[str, str]]:
+    """Every comparison that some table makes, once, but for those with a variant of `apart` (`untrained`)."""
+    return pairs_of((line for table in tables for line in table.rows), apart)
+
+
+def compared(table: Table, runs: Runs, *, apart: Collection[str], level: float = LEVEL) -> pd.DataFrame:
+    """`seeds.comparisons` of a table's rows with their references; `p_holm` is over the comparisons of this table."""
+    found = comparisons(runs, pairs_of(table.rows, apart), settings=table.settings, level=level)
+    return corrected(found).assign(table=table.name)
+
+
+def all_compared(tables: Sequence[Table], runs: Runs, *, apart: Collection[str], level: float = LEVEL) -> pd.DataFrame:
+    """`compared` of each table, one under the other: a pair that two tables make stands there twice."""
+    parts = [compared(table, runs, apart=apart, level=level) for table in tables]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 @cache
@@ -159,17 +221,18 @@ VERSUS = {"difference": "versus", "low": "versus_low", "high": "versus_high", "p
 KEY = ["variant", "setting", "column"]
 
 
-def cells(table: Table, runs: Runs, *, level: float = LEVEL) -> pd.DataFrame:
+def cells(table: Table, runs: Runs, *, apart: Collection[str], level: float = LEVEL) -> pd.DataFrame:
     """Every cell of a table, a row each; in the CSV and behind its Markdown and LaTeX.
 
-    Columns: `table`, `row`, `variant`, `reference`, `setting`, `column`; `ran`; ours as `mean`, `low`, `high`,
-    `seed_sd`, `seeds`, `questions`; `paper`, `difference` (ours less the paper's); `versus` (ours less the reference),
-    `versus_low`, `versus_high`, `p`, `p_holm`, `paper_versus`, `sign` (see `sign_of`); `mark` and `paper_mark` (best,
-    second or empty within the setting and column). NaN for what was not run or the paper does not have.
+    Columns: `table`, `row`, `variant`, `reference`, `setting`, `column`; `ran`, `apart` (`untrained`, so compared with
+    nothing); ours as `mean`, `low`, `high`, `seed_sd`, `seeds`, `questions`; `paper`, `difference` (ours less the
+    paper's); `versus` (ours less the reference), `versus_low`, `versus_high`, `p`, `p_holm`, `paper_versus`, `sign`
+    (see `sign_of`); `mark` and `paper_mark` (best, second or empty within the setting and column). NaN for what was not
+    run or compared, or the paper does not have.
     """
     wanted = [
         {"table": table.name, "row": line.label, "variant": line.variant, "reference": line.reference}
-        | {"setting": setting, "column": column}
+        | {"setting": setting, "column": column, "apart": line.variant in apart or line.reference in apart}
         for setting in table.settings
         for column in table.columns
         for line in table.rows
@@ -178,9 +241,7 @@ def cells(table: Table, runs: Runs, *, level: float = LEVEL) -> pd.DataFrame:
     own = Runs(
         {run: s for run, s in runs.scores.items() if run[0] in named and run[1] in table.settings}, runs.questions
     )
-    compared = [(line.variant, line.reference) for line in table.rows if line.variant != line.reference]
-    against = comparisons(runs, compared, settings=table.settings, level=level)
-    against = corrected(against[against.column.isin(table.columns)]).rename(columns={"a": "variant"} | VERSUS)
+    against = compared(table, runs, apart=apart, level=level).rename(columns={"a": "variant"} | VERSUS)
     ours = means(own, level=level) if own.scores else pd.DataFrame(columns=KEY + FOUND)
     frame = pd.DataFrame(wanted).merge(ours[KEY + FOUND], how="left", on=KEY)
     frame = frame.merge(against[KEY + list(VERSUS.values())], how="left", on=KEY)
@@ -199,18 +260,21 @@ def with_paper(frame: pd.DataFrame) -> pd.DataFrame:
         frame[name] = ""
         for (_, column), part in frame.groupby(["setting", "column"], sort=False):
             frame.loc[part.index, name] = ranked(part[values].tolist(), lower_is_better=column in LOWER_IS_BETTER)
-    order = ["table", "row", "variant", "reference", "setting", "column", "ran", *FOUND, "paper", "difference"]
+    order = ["table", "row", "variant", "reference", "setting", "column", "ran", "apart", *FOUND, "paper", "difference"]
     return frame[[*order, *VERSUS.values(), "paper_versus", "sign", "mark", "paper_mark"]]
 
 
 def sign_of(line: Mapping) -> str:
     """What our difference to the reference says of the sign that the paper's difference has.
 
-    One of: `reference`, `not run`, `no claim` (the paper has no such difference), `not tested` (too few groups),
-    `undecided` (Holm's p at or above 0.05), `supports`, `contradicts`.
+    One of: `reference`, `not run`, `not comparable` (one of the two starts from random weights), `no claim` (the paper
+    has no such difference), `not tested` (too few groups), `undecided` (Holm's p at or above 0.05), `supports`,
+    `contradicts`.
     """
     if line["variant"] == line["reference"]:
         return "reference" if line["ran"] else "not run"
+    if line["ran"] and line["apart"]:
+        return "not comparable"
     if not line["ran"] or not np.isfinite(line["versus"]):
         return "not run"
     if not np.isfinite(line["paper_versus"]) or line["paper_versus"] == 0:
@@ -222,58 +286,127 @@ def sign_of(line: Mapping) -> str:
     return "supports" if (line["versus"] < 0) == (line["paper_versus"] < 0) else "contradicts"
 
 
-def arrowed(column: str) -> str:
-    return f"{HEADS[column]} {'↓' if column in LOWER_IS_BETTER else '↑'}"
-
-
 def origin(simulated: bool) -> str:
     """Where our numbers and the paper's come from, in a sentence."""
     data = "images rendered by this study's own world, taken by no camera" if simulated else "real infrared images"
-    return f"Ours: {data}, and small models; the paper's: its own data, and models of 7 to 26 billion parameters."
+    theirs = "the paper's: its own data, and models of 7 to 26 billion parameters"
+    return f"Ours: {data}, and the base model of notebook 00; {theirs}."
 
 
-def table2_grid(table: Table, frame: pd.DataFrame, runs: Runs, *, simulated: bool, level: float = LEVEL) -> Grid:
+def table2_grid(
+    table: Table, frame: pd.DataFrame, averages: pd.DataFrame, *, simulated: bool, level: float = LEVEL
+) -> Grid:
     """Table 2: for each model ours, the paper's, and the difference with the sign of the claim; then the baselines."""
+    floors = baseline_rows(averages)
     blocks = []
     for setting in table.settings:
         lines: list[tuple[Cell, ...]] = []
         for label, part in frame[frame.setting == setting].groupby("row", sort=False):
             found = part.set_index("column").to_dict("index")
             lines += model_rows(str(label), part.variant.iloc[0], [found[column] for column in table.columns])
-        blocks.append(Block(SETTINGS[setting], tuple([*lines, *baseline_rows(runs, level)])))
-    seeds = sorted({int(count) for count in frame.seeds.dropna()})
+        blocks.append(Block(SETTINGS[setting], tuple([*lines, *floors])))
     note = (
-        f"{origin(simulated)} Seeds: {', '.join(map(str, seeds)) or 'none'}. ± is half of the {level:.0%} interval "
-        f"over questions and seeds. {SIGN_MARKS['supports']} our difference to `{METHOD}` has the paper's sign "
-        f"(Holm's p below {SIGNIFICANT}), {SIGN_MARKS['contradicts']} it has the other, {SIGN_MARKS['undecided']} no "
-        "difference found. Best and second best, bold and underlined, are computed."
+        f"{origin(simulated)} {seeds_line(frame)} ± is half of the {level:.0%} interval over questions and seeds. "
+        f"{SIGN_MARKS['supports']} our difference to `{METHOD}` has the paper's sign (Holm's p below {SIGNIFICANT}), "
+        f"{SIGN_MARKS['contradicts']} it has the other, {SIGN_MARKS['undecided']} no difference found. An untrained "
+        "miniature starts from random weights, sees infrared in stage 2 only, and says nothing about the model that it "
+        "stands for. Best and second best, bold and underlined, are computed."
     )
-    return Grid(table.name, titled(table, simulated), ("Model", *map(arrowed, table.columns)), tuple(blocks), note)
+    return Grid(
+        table.name, titled(table.title, simulated), ("Model", *map(arrowed, table.columns)), tuple(blocks), note
+    )
 
 
-def titled(table: Table, simulated: bool) -> str:
-    return f"{table.title}, on {'simulated' if simulated else 'real'} data"
+def seeds_line(frame: pd.DataFrame) -> str:
+    """How many seeds the runs of a frame have, in words."""
+    seeds = sorted({int(count) for count in frame.seeds.dropna()})
+    few = " One seed leaves the noise of training out of the interval." if 1 in seeds else ""
+    return f"Seeds: {', '.join(map(str, seeds)) or 'none'}.{few}"
 
 
 def model_rows(label: str, variant: str, found: Sequence[Mapping]) -> list[tuple[Cell, ...]]:
     """The three rows of one model in one setting; two where it was not run."""
     theirs = (Cell("*paper*"), *(Cell(number(c["paper"]), c["paper_mark"]) for c in found))
+    name = Cell(f"{label} (`{variant}`{', untrained miniature' if found[0]['apart'] else ''})")
     if not any(c["ran"] for c in found):
-        return [(Cell(f"{label} (`{variant}`)"), Cell("not run"), *row(*[ABSENT] * (len(found) - 1))), theirs]
+        return [(name, Cell("not run"), *row(*[ABSENT] * (len(found) - 1))), theirs]
     ours = (Cell(estimate(c["mean"], c["low"], c["high"]), c["mark"]) for c in found)
-    apart = (Cell(f"{signed(c['difference'])} {SIGN_MARKS.get(c['sign'], '')}".strip()) for c in found)
-    return [(Cell(f"{label} (`{variant}`)"), *ours), theirs, (Cell("*ours less the paper's*"), *apart)]
+    less = (Cell(f"{signed(c['difference'])} {SIGN_MARKS.get(c['sign'], '')}".strip()) for c in found)
+    return [(name, *ours), theirs, (Cell("*ours less the paper's*"), *less)]
 
 
-def baseline_rows(runs: Runs, level: float) -> list[tuple[Cell, ...]]:
-    """Chance, blind prior and majority, those that the predictions hold."""
-    there = [name for name in BASELINES if (name, BASELINE) in runs.scores]
-    found = means(Runs({(name, BASELINE): runs.scores[name, BASELINE] for name in there}, runs.questions), level=level)
+def estimate_row(label: str, averages: pd.DataFrame) -> tuple[Cell, ...]:
+    """One run in the 11 columns; `averages` are its rows of `seeds.means`."""
+    part = averages.set_index("column").loc[list(COLUMNS), ["mean", "low", "high"]]
+    return row(label, *(estimate(*values) for values in part.itertuples(index=False)))
+
+
+def baseline_rows(averages: pd.DataFrame) -> list[tuple[Cell, ...]]:
+    """Chance, blind prior and majority, those that `averages`, a table of `seeds.means`, has."""
+    found = averages[averages.setting == BASELINE]
+    there = [name for name in BASELINES if name in set(found.variant)]
+    return [estimate_row(BASELINE_ROWS[name], found[found.variant == name]) for name in there]
+
+
+def headline_grid(averages: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -> Grid:
+    """The main rows of Table 2 for a reader in a hurry: ours, the floors, the paper's.
+
+    Raises:
+        ValueError: none of the variants of `MAIN` was run.
+    """
+    ran = [name for name in MAIN if name in set(averages.variant)]
+    if not ran:
+        raise ValueError(f"none of {', '.join(MAIN)} was run; there are {', '.join(sorted(set(averages.variant)))}")
+    blocks = [Block(SETTINGS[setting], tuple(headline_rows(averages, setting, ran))) for setting in SETTINGS]
+    own = averages[averages.variant.isin(ran)]
+    asked = own.groupby("column").questions.max()
+    note = (
+        f"{origin(simulated)} Accuracy in % (Scene, Rec., Rel., ReID, Sec.), accuracy at IoU 0.5 in % (Gro.); mean "
+        "absolute error in thousandths of the image side (Loc.) and in objects (A.C., P.C.); psum and nsum are sums. "
+        f"Questions: {', '.join(f'{HEADS[task]} {asked.get(task, 0)}' for task in TASKS)}. {seeds_line(own)} ± is half "
+        f"of the {level:.0%} interval over questions and seeds. Best and second best of our variants are bold and "
+        "underlined."
+    )
+    title = titled("Table 2: nine tasks", simulated)
+    return Grid("headline", title, ("Model", *map(arrowed, COLUMNS)), tuple(blocks), note)
+
+
+def headline_rows(averages: pd.DataFrame, setting: str, ran: Sequence[str]) -> list[tuple[Cell, ...]]:
+    """One setting's rows: ours with their marks, the floors, after tuning those with shuffled images, the paper's."""
+    of_run = {key: part for key, part in averages.groupby(["variant", "setting"]) if key[0] in ran}
+    ours = [name for name in ran if (name, setting) in of_run]
+    means_of = [of_run[name, setting].set_index("column")["mean"] for name in ours]
+    marks = [ranked([own[column] for own in means_of], lower_is_better=column in LOWER_IS_BETTER) for column in COLUMNS]
     lines = []
-    for name in there:
-        part = found[found.variant == name].set_index("column").loc[list(COLUMNS)]
-        texts = [estimate(*values) for values in part[["mean", "low", "high"]].itertuples(index=False)]
-        lines.append(row(BASELINE_ROWS[name], *texts))
+    for place, name in enumerate(ours):
+        label, *found = estimate_row(f"`{name}`: {MAIN[name]}", of_run[name, setting])
+        lines.append((label, *(cell._replace(mark=mark[place]) for cell, mark in zip(found, marks, strict=True))))
+    shuffled = [(name, SHUFFLED) for name in ran if (name, SHUFFLED) in of_run and setting in TUNED]
+    lines += [estimate_row(f"`{run[0]}`, images shuffled", of_run[run]) for run in shuffled]
+    lines += baseline_rows(averages)
+    theirs = paper_cells()
+    names = {variant: model for model, variant in MODELS.items()}
+    return lines + [
+        row(f"*paper: {names[name]}*", *(number(theirs[name, setting, column]) for column in COLUMNS)) for name in MAIN
+    ]
+
+
+def slips() -> list[str]:
+    """What does not add up in the paper's own Table 2, in sentences: sums, and second places that are not second."""
+    lines = [
+        f"{line.model}, {SETTINGS[line.setting]}: the paper prints {line.column} {number(line.printed)}, its cells add "
+        f"up to {number(line.added)}."
+        for line in paper.rounded_sums().itertuples()
+    ]
+    for line in paper.underlined().itertuples():
+        own = paper.table2().query("setting == @line.setting").set_index("model")[line.column]
+        marks = ranked(own.tolist(), lower_is_better=line.column in LOWER_IS_BETTER)
+        second = [model for model, mark in zip(own.index, marks, strict=True) if mark == "second"]
+        if line.model not in second:
+            lines.append(
+                f"{HEADS[line.column]}, {SETTINGS[line.setting]}: the paper underlines {line.model} "
+                f"({number(own[line.model])}), while {', '.join(second)} is second ({number(own[second[0]])})."
+            )
     return lines
 
 
@@ -291,7 +424,7 @@ def ablation_grid(table: Table, frame: pd.DataFrame, *, simulated: bool, level: 
         f"its {level:.0%} interval over questions and seeds; p by Holm over all rows and sums of this table. 'claim': "
         "whether our difference has the paper's sign."
     )
-    return Grid(table.name, titled(table, simulated), ABLATION_HEAD, tuple(blocks), note)
+    return Grid(table.name, titled(table.title, simulated), ABLATION_HEAD, tuple(blocks), note)
 
 
 def ablation_row(line: Mapping) -> tuple[Cell, ...]:
@@ -310,8 +443,8 @@ def ablation_row(line: Mapping) -> tuple[Cell, ...]:
     return (*ours, *row(apart, f"`{line['reference']}`", *measured, line["sign"]))
 
 
-def grid(table: Table, frame: pd.DataFrame, runs: Runs, *, simulated: bool, level: float = LEVEL) -> Grid:
-    """The table to read, from its `cells`."""
+def grid(table: Table, frame: pd.DataFrame, averages: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -> Grid:
+    """The table to read, from its `cells`; `averages` is `seeds.means`, from which Table 2 has its baselines."""
     if table.columns == COLUMNS:
-        return table2_grid(table, frame, runs, simulated=simulated, level=level)
+        return table2_grid(table, frame, averages, simulated=simulated, level=level)
     return ablation_grid(table, frame, simulated=simulated, level=level)

@@ -1,7 +1,9 @@
 """Data: drawing simulated scenes, reading a raw folder, reading the table of samples."""
 
+import io
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,24 +48,32 @@ def simulator(scenes: int, repeats: int) -> Row:
     )
 
 
-def write_frames(folder: Path, count: int) -> None:
-    """A raw folder in FLIR's format: smooth 640 x 512 frames with some noise, one box each."""
+def frames(count: int) -> Iterator[bytes]:
+    """Smooth 640 x 512 frames with some noise, as JPEG."""
     rng = np.random.default_rng(0)
-    (folder / "infrared").mkdir(parents=True)
     y, x = np.mgrid[: FRAME[0], : FRAME[1]]
-    lines = ["image_name,class_id,xmin,xmax,ymin,ymax"]
     for number in range(count):
         smooth = 128 + 60 * np.sin(x / 90 + number) * np.cos(y / 70)
-        frame = (smooth + rng.normal(0, 4, FRAME)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(frame).save(folder / "infrared" / f"FLIR_{number:05}.jpg", quality=90)
+        file = io.BytesIO()
+        image = (smooth + rng.normal(0, 4, FRAME)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(image).save(file, "JPEG", quality=90)
+        yield file.getvalue()
+
+
+def write_frames(folder: Path, count: int) -> None:
+    """A raw folder in FLIR's format, one box a frame."""
+    (folder / "infrared").mkdir(parents=True)
+    lines = ["image_name,class_id,xmin,xmax,ymin,ymax"]
+    for number, frame in enumerate(frames(count)):
+        (folder / "infrared" / f"FLIR_{number:05}.jpg").write_bytes(frame)
         lines.append(f"FLIR_{number:05}.jpg,1,100,140,200,300")
     (folder / "boxes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def raw_folder(scratch: Path, frames: int, repeats: int) -> Row:
+def raw_folder(scratch: Path, count: int, repeats: int) -> Row:
     """Reading a raw folder into checked, captioned samples, against decoding its images and nothing else."""
     root = scratch / "frames"
-    write_frames(root, frames)
+    write_frames(root, count)
     files = sorted((root / "infrared").iterdir())
 
     def decode() -> None:
@@ -73,15 +83,15 @@ def raw_folder(scratch: Path, frames: int, repeats: int) -> Row:
 
     def ours() -> None:
         found = sum(isinstance(item, Sample) for item in read("flir_csv", root))
-        if found != frames:
-            raise RuntimeError(f"{root}: {found} of {frames} frames were read")
+        if found != count:
+            raise RuntimeError(f"{root}: {found} of {count} frames were read")
 
     mine, theirs = interleaved(ours, decode, repeats)
-    note = f"{rate(frames, mine):.0f} images per CPU-second; the peer neither reads boxes nor checks nor captions"
-    return Row("raw folder to checked samples", frames, "JPEG, 640 x 512", "Pillow, decoding only", mine, theirs, note)
+    note = f"{rate(count, mine):.0f} images per CPU-second; the peer neither reads boxes nor checks nor captions"
+    return Row("raw folder to checked samples", count, "JPEG, 640 x 512", "Pillow, decoding only", mine, theirs, note)
 
 
-def built_shards(scratch: Path, frames: int, repeats: int) -> Row:
+def built_shards(scratch: Path, count: int, repeats: int) -> Row:
     """A raw folder built into shards, against `datasets` turning the same images into Parquet with the same hash.
 
     Both decode every image, hash it and write it unchanged into Parquet; ours reads and checks the boxes, writes the
@@ -93,7 +103,7 @@ def built_shards(scratch: Path, frames: int, repeats: int) -> Row:
 
     datasets.disable_progress_bars()
     root = scratch / "frames-to-build"
-    write_frames(root, frames)
+    write_frames(root, count)
     files = [str(file) for file in sorted((root / "infrared").iterdir())]
     source = folder_source("flir_csv", root)
 
@@ -101,8 +111,8 @@ def built_shards(scratch: Path, frames: int, repeats: int) -> Row:
         folder = scratch / "built"
         shutil.rmtree(folder, ignore_errors=True)
         done = build(Job(source, "flir_csv", root, folder))
-        if done.samples != frames:
-            raise RuntimeError(f"{root}: {done.samples} of {frames} frames were built")
+        if done.samples != count:
+            raise RuntimeError(f"{root}: {done.samples} of {count} frames were built")
 
     def theirs() -> None:
         with tempfile.TemporaryDirectory(dir=scratch) as cache:
@@ -113,8 +123,8 @@ def built_shards(scratch: Path, frames: int, repeats: int) -> Row:
             hashed.to_parquet(f"{cache}/frames.parquet")
 
     mine, others = interleaved(ours, theirs, repeats)
-    note = f"{rate(frames, mine):.0f} images per CPU-second; the peer reads no boxes and writes no captions"
-    return Row("raw folder to shards", frames, "JPEG, 640 x 512", "datasets: map and to_parquet", mine, others, note)
+    note = f"{rate(count, mine):.0f} images per CPU-second; the peer reads no boxes and writes no captions"
+    return Row("raw folder to shards", count, "JPEG, 640 x 512", "datasets: map and to_parquet", mine, others, note)
 
 
 def sample_table(scratch: Path, samples: int, repeats: int) -> Row:
