@@ -15,7 +15,7 @@ def of(table, text):
 
 @pytest.fixture(scope="module")
 def table():
-    return checks(predictions())
+    return checks(predictions(), apart=())
 
 
 def test_the_papers_own_numbers_follow_from_its_tables():
@@ -51,45 +51,80 @@ def test_holm_is_over_the_claims_that_were_tested(table):
 
 
 def test_no_difference_is_undecided_unless_a_gain_is_ruled_out():
-    close = of(checks(predictions(dict.fromkeys(LEVELS, 50.0))), "the curriculum lifts Re-ID")
+    close = of(checks(predictions(dict.fromkeys(LEVELS, 50.0)), apart=()), "the curriculum lifts Re-ID")
     assert (close.verdict, close.reason) == ("not supported", "a gain of 3 points is ruled out")
     noisy = predictions(dict.fromkeys(LEVELS, 50.0))
     noisy["score"] = np.random.default_rng(0).choice([0.0, 100.0], len(noisy))
-    wide = of(checks(noisy), "the curriculum lifts Re-ID")
+    wide = of(checks(noisy, apart=()), "the curriculum lifts Re-ID")
     assert (wide.verdict, wide.reason) == ("undecided", "no difference found")
 
 
-def test_best_counts_columns_and_is_not_claimed_while_models_are_missing(table):
+RIVALS = ("none", "llava", "pandagpt", "qwen2_vl", "internvl_large")
+SURPASSES = "tuned, the curriculum surpasses all models"
+
+
+@pytest.fixture(scope="module")
+def won():
+    """Answers of all models after tuning, of which `cl` has the best."""
+    tuned = predictions(dict.fromkeys(RIVALS, 40.0) | {"cl": 70.0}, settings=["fine_tuned"])
+    errors = tuned.task.isin(["location", "aerial_counting", "pedestrian_counting"])
+    return tuned.assign(score=np.where(errors, -1, 1) * tuned.score)
+
+
+def test_best_counts_columns_and_one_better_model_refutes_it(table):
     best = of(table, "the curriculum is best on seven tasks")
     # six accuracies are won from `none`, two of the seven are errors and lost
     assert best[["difference", "low", "high"]].tolist() == [5, 5, 5] and best.verdict == "not supported"
-    models = dict.fromkeys(("none", "llava", "pandagpt", "qwen2_vl", "internvl_large"), 40.0)
-    tuned = predictions(models | {"cl": 70.0}, settings=["fine_tuned"])
-    tuned["score"] = (
-        np.where(tuned.task.isin(["location", "aerial_counting", "pedestrian_counting"]), -1, 1) * tuned.score
-    )
-    assert of(checks(tuned), "tuned, the curriculum surpasses all models").verdict == "supported"
-    some = of(checks(tuned[tuned.variant != "llava"]), "tuned, the curriculum surpasses all models")
-    assert some.verdict == "undecided" and some.reason == "surely best in 2 of 2; some models not run"
+    assert best.reason == "another model is better in 2 of 7"
+
+
+def test_best_is_supported_only_where_every_model_was_run(won):
+    assert of(checks(won, apart=()), SURPASSES).verdict == "supported"
+    some = of(checks(won[won.variant != "llava"], apart=()), SURPASSES)
+    assert some.verdict == "not run" and np.isnan(some.p)
+    rivals = "`pandagpt`, `qwen2_vl`, `none`, `internvl_large`"
+    assert some.reason == f"needs `llava`; surely best in 2 of 2 against {rivals}"
+
+
+def test_nothing_is_claimed_of_models_that_start_from_random_weights(won):
+    table = checks(won, apart=("llava", "internvl_large"))
+    larger = of(table, "tuned, it surpasses a larger model")
+    assert (larger.verdict, larger.reason) == ("not tested", "starts from random weights: `internvl_large`")
+    assert np.isnan(larger.difference) and np.isnan(larger.p_holm)
+    best = of(table, SURPASSES)
+    assert best.verdict == "not tested" and best.low == 2 and np.isnan(best.p)
+    assert best.reason.startswith("2 of 5 rivals start from random weights; surely best in 2 of 2 against `pandagpt`")
+    assert claims.counted(table)["not_tested"] == 3
+
+
+def test_a_trained_rival_refutes_whatever_the_untrained_are(table):
+    untrained = checks(predictions(LEVELS | {"llava": 1.0}), apart=("llava",))
+    best = of(untrained, "the curriculum is best on seven tasks")
+    assert (best.verdict, best.difference) == ("not supported", 5)
 
 
 def test_collapse_is_the_share_of_the_commonest_answer():
     answers = predictions()
     answers["output"] = np.where(answers.variant == "anti_cl", "2", answers.question_id)
-    found = of(checks(answers), "hard to easy collapses on Re-ID")
+    found = of(checks(answers, apart=()), "hard to easy collapses on Re-ID")
     assert found.difference == pytest.approx(100 - 100 / 15) and found.verdict == "supported"
 
 
-def test_the_grid_says_it_all(table):
-    grid = claims.claims_grid(table, simulated=True)
+def test_the_grids_say_it_in_short_and_in_full(table):
     counts = claims.counted(table)
-    assert sum(counts.values()) == len(claims.CLAIMS) == len(grid.blocks[0].rows)
-    assert f"{counts['not_run']} not run" in grid.note
-    beats = next(cells for cells in grid.blocks[0].rows if cells[0].text == "the curriculum beats random order")
-    assert beats[4].text == "+21.47 (text: +14.47)"
+    short, full = claims.claims_grid(table, simulated=True), claims.full_claims_grid(table, simulated=True)
+    for grid in (short, full):
+        assert sum(counts.values()) == len(claims.CLAIMS) == len(grid.blocks[0].rows)
+        assert f"{counts['not_run']} not run" in grid.note
+    texts = [[cell.text for cell in cells] for cells in short.blocks[0].rows]
+    claimed = next(cells for cells in texts if cells[0].startswith("the curriculum beats random order ("))
+    assert claimed[0].endswith("(psum, zero-shot)") and claimed[1] == "+21.47 (text: +14.47)"
+    assert claimed[-1] == "supported"
+    reasons = [cells[-1].text for cells in full.blocks[0].rows]
+    assert reasons == table.reason.tolist()
 
 
 def test_one_seed_is_judged_too():
-    table = checks(predictions(seeds=(0,)))
+    table = checks(predictions(seeds=(0,)), apart=())
     assert (table.seeds[table.difference.notna()] == 1).all()
     assert isinstance(table, pd.DataFrame) and (table.verdict == "supported").any()

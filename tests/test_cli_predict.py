@@ -136,6 +136,11 @@ def test_what_cannot_be_is_one_message(words, message, tmp_path, monkeypatch):
     assert not (tmp_path / words[0]).exists()
 
 
+def test_a_run_that_does_not_fit_params_is_one_message(study, tmp_path):
+    (study / "train" / "gone-0").mkdir()
+    assert failed(call("predict", tmp_path / "out.jsonl", "--run", "gone-0"), "unknown variant 'gone'")
+
+
 def test_a_server_that_is_away_is_one_message(tmp_path):
     words = ("--server", "http://127.0.0.1:9/v1", "--model", "m", "--retries", 0, "--journals", tmp_path)
     assert failed(call("predict", tmp_path / "out.jsonl", *words), "no connection")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,6 +8,8 @@ from test_paper_tables import predictions
 from irgpt_lib.evaluation.power import power_table
 from irgpt_lib.evaluation.seeds import comparisons, corrected, gathered, means, stage_effects
 from irgpt_lib.report import claims, conclusions, metrics
+from irgpt_lib.report.grids import as_markdown
+from irgpt_lib.report.paper_tables import TABLES, all_compared, tables_for
 
 LINE = {
     "a": "cl",
@@ -37,6 +41,56 @@ def test_a_comparison_in_words(changed, parts):
 @pytest.fixture(scope="module")
 def runs():
     return gathered(predictions({"cl": 70.0, "none": 60.0}))
+
+
+@pytest.fixture(scope="module")
+def compared():
+    levels = {"cl": 70.0, "none": 60.0, "random": 70.0, "ascending": 70.0, "two_tiers": 65.0}
+    levels |= {"anti_cl": 60.0, "llava": 1.0}
+    found = gathered(predictions(levels))
+    return all_compared(tables_for(levels), found, apart=("llava",))
+
+
+def test_the_main_variants_are_told_one_by_one_with_what_might_have_been_missed(compared):
+    power = pd.DataFrame([{"setting": "fine_tuned", "column": "psum", "found": 7.5}])
+    lines = conclusions.main_sentences(compared, power)
+    # three variants against the curriculum, two settings, two sums
+    assert len(lines) == 12 and sum("is worse than `cl`" in line for line in lines) == 4
+    (random,) = [line for line in lines if line.startswith("psum, fine-tuned: no difference found between `random`")]
+    assert "below 7.50 would mostly have been missed" in random
+    assert len(conclusions.main_sentences(compared, pd.DataFrame())) == 12
+
+
+def test_the_rows_of_a_table_are_told_together(compared):
+    lines = conclusions.table_sentences(compared)
+    (table4,) = [line for line in lines if line.startswith(f"{TABLES[3].title}: psum, fine-tuned: ")]
+    assert re.search(r": 1 of 3 found to differ: `anti_cl` is worse than `cl` \(-(59|60)\.", table4)
+    assert table4.endswith("No difference found: `ascending` - `cl`, `random` - `cl`.")
+    assert not any("llava" in line for line in lines)
+    few = compared[compared.table == "table4"].assign(p_holm=np.nan)
+    (untested, *_) = conclusions.table_sentences(few)
+    assert untested.endswith("0 of 3 found to differ. Not tested, for too few groups of questions: 3.")
+
+
+def test_a_variant_of_no_table_is_compared_in_one_of_its_own(compared):
+    text = as_markdown(conclusions.comparison_grid(compared, simulated=True))
+    block = text.partition("**Further variants of this study**")[2]
+    cells = [cell.strip() for cell in block.split("`two_tiers` - `cl`")[1].splitlines()[0].strip("|").split("|")]
+    assert len(cells) == 5 and all(re.fullmatch(r"\*\*-[123]\d\.\d\d \[.*p < 0\.001\*\*", cell) for cell in cells[1:])
+    # Table 3 is of the tuned models only
+    lessons = text.partition(f"**{TABLES[1].title}**")[2].split("`none` - `cl`")[1].splitlines()[0]
+    assert [cell.strip() for cell in lessons.split("|")][1:3] == ["–", "–"]
+
+
+def test_nothing_to_compare_is_said_and_no_error():
+    alone = gathered(predictions({"cl": 50.0}))
+    none = all_compared(TABLES, alone, apart=())
+    power = power_table(alone, [("random", "cl")], settings=["fine_tuned"])
+    assert conclusions.main_sentences(none, power) == conclusions.table_sentences(none) == []
+    assert conclusions.power_sentences(power) == conclusions.stage_sentences(pd.DataFrame()) == []
+    for grid in (conclusions.power_grid(power), conclusions.comparison_grid(none, simulated=True)):
+        assert as_markdown(grid).startswith(f"### {grid.title}") and "|" not in as_markdown(grid)
+    assert metrics.headline(means(alone), none, power, {})["detectable"] == {}
 
 
 def test_the_stages_in_words(runs):
@@ -71,7 +125,7 @@ def test_power_in_words_and_as_a_table(runs):
 def test_the_metrics_hold_the_sums_the_comparisons_and_the_claims(runs):
     compared = corrected(comparisons(runs, [("none", "cl")], settings=["zero_shot", "fine_tuned"]))
     power = power_table(runs, [("cl", "none")], settings=["fine_tuned"])
-    counts = claims.counted(claims.checks(predictions({"cl": 70.0, "none": 60.0})))
+    counts = claims.counted(claims.checks(predictions({"cl": 70.0, "none": 60.0}), apart=()))
     found = metrics.headline(means(runs), compared, power, counts)
     assert found["score"]["fine_tuned"]["psum"] == pytest.approx(420, abs=3)
     assert found["gain"] == {"none": {s: pytest.approx({"psum": -60, "nsum": -30}, abs=4) for s in found["score"]}}
@@ -88,4 +142,5 @@ def test_plots_name_each_run_and_comparison_once(runs):
     scores = metrics.scores_plot(means(runs), ["psum"])
     assert scores.run.tolist()[:2] == ["cl fine-tuned", "cl zero-shot"] and not scores.run.duplicated().any()
     compared = comparisons(runs, [("cl", "none")], settings=["zero_shot"])
-    assert metrics.differences_plot(compared, ["psum"]).comparison.tolist() == ["cl - none zero-shot"]
+    twice = pd.concat([compared, compared])
+    assert metrics.differences_plot(twice, ["psum"]).comparison.tolist() == ["cl - none zero-shot"]

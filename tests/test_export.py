@@ -6,19 +6,20 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from miniature import ONE_TILE, captioned, fresh, fresh_base, grays
+from miniature import ONE_TILE, SHAPE, captioned, fresh, fresh_base, new
 from peft import PeftModel
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from irgpt_lib import params
+from irgpt_lib import artifacts, params
 from irgpt_lib.models import families
 from irgpt_lib.models.vlm import save_base
 from irgpt_lib.training import stages
-from irgpt_lib.training.export import Facts, export_adapter, model_card, write_merged
+from irgpt_lib.training.export import Facts, Unexportable, export_adapter, facts_of, model_card, write_merged
 
 SIMULATED = {"samples": 11800, "simulated": 11800, "authentic": 0, "sources": {"simulated": 11800}}
 FACTS = Facts(
+    kind="internvl",
     base="the miniature of artifacts/base",
     variant="cl",
     seed=0,
@@ -49,10 +50,7 @@ def run(tmp_path_factory):
     save_base(fresh_base(), "", folder / "base")
     train = params.load("train", profile="smoke").train
     two = train.stage2.model_copy(update={"batch_size": 2, "epochs": 1, "lr": 0.05, "warm_up": 0.0})
-    with torch.no_grad():
-        for name, p in vlm.model.named_parameters():
-            if name in vlm.names("vision", "projector"):
-                p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name))))
+    shake(vlm.model, vlm.names("vision", "projector"))
     first = stages.stage1_state(vlm)
     images, questions = captioned(4)["infrared"].tolist(), ["Is there a car?"] * 4
     config = train.model_copy(update={"stage2": two})
@@ -64,9 +62,35 @@ def run(tmp_path_factory):
 
 @torch.inference_mode()
 def logits(model, vlm):
-    batch = vlm.inputs(["Is there a car?", "Where is the person?"], ["yes", "no"], [gray[None] for gray in grays(2)])
+    images = [vlm.read(data) for data in captioned(2)["infrared"]]
+    batch = vlm.inputs(["Is there a car?", "Where is the person?"], ["yes", "no"], images)
     model.eval()
     return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+
+
+def stage2_peft(family):
+    """The family's model as stage 2 adapts it, with an adapter that changes it much."""
+    options = {"target_modules": family.lora_targets, "modules_to_save": list(family.trained_in_full)}
+    adapted = stages.get_peft_model(family.model, stages.LoraConfig(r=2, task_type="CAUSAL_LM", **options))
+    shake(adapted, [name for name, _ in adapted.named_parameters() if ".lora_" in name or "modules_to_save" in name])
+    return adapted
+
+
+def shake(model, names):
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in names:
+                p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name))))
+
+
+def pretend(family, folder):
+    """A run of both stages in `folder`, trained by no one; its logits."""
+    shake(family.model, family.names(*family.stage1_parts))
+    first = stages.stage1_state(family)
+    adapted = stage2_peft(family)
+    folder.mkdir(parents=True)
+    stages.save_run(folder, first, adapted)
+    return logits(adapted, family)
 
 
 def front_matter(text):
@@ -149,7 +173,7 @@ def test_a_run_without_vision_encoder_is_refused(run, tmp_path):
     only = {name: t for name, t in stages.stage1_state(vlm).items() if "multi_modal_projector" in name}
     (tmp_path / "run").mkdir()
     stages.save_run(tmp_path / "run", only, adapted)
-    with pytest.raises(KeyError, match="holds no `vision_tower`"):
+    with pytest.raises(Unexportable, match=r"holds no `model\.vision_tower`: a run of another family"):
         export_adapter(tmp_path / "run", tmp_path / "adapter", FACTS)
 
 
@@ -224,3 +248,87 @@ def test_the_exported_configuration_names_what_it_holds(run, tmp_path):
     held = pd.Series(list(load_file(tmp_path / "adapter" / "adapter_model.safetensors")))
     for part in ("lora_", "multi_modal_projector", "vision_tower"):
         assert held.str.contains(part).any()
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "llava", "pandagpt"])
+def test_every_family_is_the_trained_model_on_its_untouched_base(kind, tmp_path):
+    """As an adapter and merged, by the lines of the cards."""
+    made = [families.build(kind, SHAPE, new().tokenizer, 0, ONE_TILE) for _ in range(2)]
+    made[0].save(tmp_path / "base")
+    expected = pretend(made[1], tmp_path / "run")
+    facts = changed(kind=kind)
+    export_adapter(tmp_path / "run", tmp_path / "adapter", facts)
+    vlm = families.load(kind, tmp_path / "base", ONE_TILE)
+    assert not torch.allclose(logits(vlm.model, vlm), expected, atol=0.1)
+    loaded = PeftModel.from_pretrained(vlm.model, tmp_path / "adapter")
+    torch.testing.assert_close(logits(loaded, vlm), expected, **TOLERANCE)
+    write_merged(families.load(kind, tmp_path / "base", ONE_TILE), tmp_path / "run", tmp_path / "merged", facts)
+    names = {}
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "merged" / "README.md").read_text(), re.S)[1]
+    exec(code.replace('"..."', repr(str(tmp_path / "merged"))), names)
+    torch.testing.assert_close(logits(names["model"], vlm), expected, **TOLERANCE)
+    said = "LoRA and projector." if kind == "pandagpt" else "LoRA, projector and vision encoder."
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert said in card and ("steps: projector through" in card) == (kind == "pandagpt")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The artifacts that tell of the run cl-0."""
+    monkeypatch.setenv("IRGPT_ARTIFACTS", str(tmp_path))
+    save_base(fresh_base(), "", tmp_path / "base")
+    artifacts.write_json(artifacts.ACCOUNT, SIMULATED)
+    rows = {"step": [1, 2, 1], "loss": [2.0, 1.0, 1.0], "stage": ["stage 1", "stage 1", "stage 2"]}
+    artifacts.write_csv("train/cl-0/history.csv", pd.DataFrame(rows))
+    return tmp_path
+
+
+def facts(profile="smoke", **model):
+    loaded = params.load("model", "train", profile=profile, variant="cl")
+    sections = {"model": loaded.model.model_copy(update=model), "train": loaded.train}
+    return facts_of(params.Loaded(loaded.profile, "cl", sections), 0, licence="mit")
+
+
+def test_the_artifacts_tell_the_facts(study):
+    told = facts()
+    assert (told.run, told.kind, told.profile, told.licence) == ("cl-0", "internvl", "smoke", "mit")
+    assert (told.stage1_steps, told.stage2_steps, told.account) == (2, 1, SIMULATED)
+    assert (told.metrics, told.cost) == ({}, "")
+    artifacts.write_json("evaluate/cl-0/metrics.json", {"fine_tuned": {"scene": 93.0, "location": 88.1}})
+    record = {"device": "CPU", "devices": 1, "steps": 2, "samples": 64, "steps_not_measured": 0, "wall_s": 3.0}
+    record |= {"device_hours": 0.1, "peak_rss_mb": 5.0, "peak_cuda_mb": None, "energy_wh": None}
+    artifacts.write_json("costs/train-cl-0-stage1.json", record)
+    artifacts.write_json("costs/train-cl-0-stage2.json", record | {"steps": 0})
+    told = facts()
+    assert told.metrics == {"scene (%)": 93.0, "location (mean absolute error)": 88.1}
+    assert told.cost.startswith("Stage 1, CPU: 64 samples in 2 steps") and "Stage 2" not in told.cost
+
+
+def test_the_base_is_named_without_its_place(study, tmp_path):
+    assert facts().base.startswith("The study's own miniature")
+    assert facts(weights="OpenGVLab/InternVL3-8B-hf").base == "OpenGVLab/InternVL3-8B-hf"
+    (tmp_path / "elsewhere").mkdir()
+    place = str(tmp_path / "elsewhere")
+    local = facts(weights=place)
+    assert local.base == "The checkpoint `elsewhere`" and place not in model_card(local, merged=True)
+    composed = facts(encoder="a/clip", weights="b/llm", seed=3).base
+    assert composed == "`a/clip` and `b/llm`, joined by a projection drawn from seed 3"
+    shape = params.load("base", profile="smoke").base.shape
+    assert facts(kind="llava", shape=shape).base.startswith("A miniature of the family llava with random weights")
+    save_base(None, "OpenGVLab/InternVL2_5-8B-MPO-hf", study / "base")
+    assert facts().base == "OpenGVLab/InternVL2_5-8B-MPO-hf"
+
+
+def test_an_empty_value_is_empty_in_the_table(study):
+    assert re.search(r"\| model\.shape +\| +\|", model_card(facts(), merged=False))
+
+
+def test_no_licence_is_said(study):
+    text = model_card(changed(licence="unknown"), merged=False)
+    assert "none was named" in text and ModelCard(text).data.license == "unknown"
+
+
+def test_without_the_dataset_s_account_nothing_is_claimed(study):
+    (study / artifacts.ACCOUNT).unlink()
+    with pytest.raises(FileNotFoundError, match=r"account\.json.*`dvc repro dataset`"):
+        facts()

@@ -5,7 +5,7 @@ import pytest
 from test_paper_tables import predictions
 
 from irgpt_lib.evaluation.power import power_table
-from irgpt_lib.evaluation.seeds import gathered
+from irgpt_lib.evaluation.seeds import gathered, means
 from irgpt_lib.report import claims, conclusions, grids, latex, paper_tables
 from irgpt_lib.report.grids import Block, Cell, Grid, as_markdown, row
 
@@ -49,6 +49,16 @@ def test_inline(text, expected):
     assert latex.inline(text) == expected
 
 
+def test_a_long_grid_becomes_several_tables_at_its_blocks():
+    block = Block("b", (row("x", "1", "2"),) * 20)
+    long = SMALL._replace(blocks=(block,) * 3)
+    assert [len(part.blocks) for part in latex.parts(long)] == [1, 1, 1]
+    assert [len(part.blocks) for part in latex.parts(long._replace(blocks=(block, SMALL.blocks[0], block)))] == [2, 1]
+    text = latex.table(long)
+    assert text.count(r"\begin{table}") == 3 and r"\label{tab:small-2}" in text and "(continued)" in text
+    assert latex.parts(SMALL) == [SMALL]
+
+
 def test_a_character_without_latex_is_named():
     with pytest.raises(ValueError, match=r"no LaTeX for '红' \(U\+7EA2\)"):
         latex.escaped("红")
@@ -68,13 +78,16 @@ def test_marks_of_ties_and_of_what_is_missing():
 def test_all_tables_compile_as_one_document(tmp_path):
     answers = predictions()
     runs = gathered(answers)
-    made = [paper_tables.grid(t, paper_tables.cells(t, runs), runs, simulated=True) for t in paper_tables.TABLES]
-    made.append(claims.claims_grid(claims.checks(answers), simulated=True))
-    power = power_table(runs, paper_tables.pairs(), settings=["zero_shot", "fine_tuned"])
+    averages, cells = means(runs), {t: paper_tables.cells(t, runs, apart=()) for t in paper_tables.TABLES}
+    made = [paper_tables.headline_grid(averages, simulated=True)]
+    made += [paper_tables.grid(t, frame, averages, simulated=True) for t, frame in cells.items()]
+    checked = claims.checks(answers, apart=())
+    made += [claims.claims_grid(checked, simulated=True), claims.full_claims_grid(checked, simulated=True)]
+    power = power_table(runs, paper_tables.pairs(paper_tables.TABLES, ()), settings=["zero_shot", "fine_tuned"])
     made.append(conclusions.power_grid(power))
     (tmp_path / "tables.tex").write_text(latex.document(made, title="Tables"), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "too large for page" not in done.stdout and "Overfull" not in done.stdout
-    assert f"({len(made) + 1} pages" in done.stdout
+    assert f"({sum(len(latex.parts(grid)) for grid in made)} pages" in done.stdout

@@ -21,6 +21,7 @@ from irgpt_lib.irtd.record import png_bytes
 from irgpt_lib.models import families
 from irgpt_lib.models.families.family import ImagePolicy
 from irgpt_lib.models.families.internvl import InternVL
+from irgpt_lib.models.vlm import Shape
 from irgpt_lib.training import planning, stages
 from irgpt_lib.training.base import new_model
 from irgpt_lib.training.dry_run import (
@@ -59,9 +60,15 @@ def miniature(shape=WIDE):
     return replace(shape_of(vlm.model), ordered=vlm.ordered)
 
 
+def known(named="", profile="paper", variant="", **model):
+    """The shape under a profile and variant, its section `model` changed."""
+    loaded = params.load("base", "model", profile=profile, variant=variant)
+    return planning.shape_of(loaded.base, loaded.model.model_copy(update=model), named)
+
+
 def published(name, **smaller):
     """A published shape with fewer layers."""
-    shape = planning.shape_of(params.load("base", profile="paper").base, name)
+    shape = known(name)
     for part, count in smaller.items():
         config = getattr(shape.config, part)
         setattr(config, "depth" if hasattr(config, "depth") else "num_hidden_layers", count)
@@ -261,7 +268,8 @@ def counted_once(stage):
 
 
 def plan(profile="smoke", gpus=1, speed=None, **options):
-    return planning.plan(profile, Machine(gpus, options.pop("memory", 80.0)), speed or Speed(), **options)
+    machine = Machine(gpus, options.pop("memory", 80.0), options.pop("micro", None))
+    return planning.plan(profile, machine, speed or Speed(), **options)
 
 
 @pytest.mark.parametrize("name", ["ascending_stratified", "cumulative", "bidirectional"])
@@ -307,6 +315,30 @@ def test_shards_are_a_share_of_all_states_and_the_rest_is_not(quick):
     assert not set(layouts[2]) & set(STATES)
 
 
+def test_a_variant_is_planned_with_its_own_changes(quick):
+    made = plan(variant="none", samples=(64, 64))
+    assert (made.variant, list(made.stages)) == ("none", ["stage 2"])
+    assert list(plan(samples=(64, 64)).stages) == ["stage 1", "stage 2"]
+
+
+def test_what_is_not_given_comes_from_params_and_is_said(quick, monkeypatch):
+    loaded = params.load("base", "dataset", "model", "train", profile="smoke")
+    changes = {"micro": 4, "parallel": "shard", "activation_checkpointing": True}
+    train = loaded.train.model_copy(update=changes)
+    model = loaded.model.model_copy(update={"max_tiles": 12})
+    sections = {"base": loaded.base, "dataset": loaded.dataset, "model": model, "train": train}
+    monkeypatch.setattr(params, "load", lambda *_, **__: params.Loaded("smoke", "", sections))
+    made, given = plan(gpus=2), plan(gpus=2, micro=8, tiles=3)
+    assert made.stages["stage 1"].samples_at_a_time == 4 and given.stages["stage 1"].samples_at_a_time == 8
+    assert (made.load.tiles, made.load.frame, given.load.tiles) == (1, (64, 64), 3)
+    said = "\n".join(made.assumes)
+    for words in ("dataset.simulated.scenes.pretrain", "64 x 64 pixels", "1 tile (model.max_tiles is 12)"):
+        assert words in said
+    assert "`FSDP2, checkpointed`" in said and "features_mb" in said
+    assert "it becomes 3 tiles (as given)" in given.assumes
+    assert "params.yaml trains in the layout `replicated, checkpointed`" in plan().assumes
+
+
 def test_disk_holds_three_checkpoints_of_weight_and_moments_and_the_result(quick):
     made = plan(samples=(64, 64)).stages["stage 2"]
     assert made.checkpoint_bytes == 12 * made.trained
@@ -320,13 +352,82 @@ def test_a_gpu_that_is_too_small_is_told(quick):
 
 def test_a_local_folder_is_planned_from_its_config(tmp_path):
     new_model(SHAPE, 0).model.config.save_pretrained(tmp_path)
-    local = planning.shape_of(params.load("base", profile="paper").base, str(tmp_path))
+    local = known(str(tmp_path))
+    assert known(weights=str(tmp_path)).source == local.source == str(tmp_path / "config.json")
     assert planning.parameters_of(local, LORA) == planning.parameters_of(miniature(SHAPE), LORA)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     assert "'bert' is of no family" in refused("--model", tmp_path)
     (tmp_path / "config.json").write_text("{")
     assert f"{tmp_path / 'config.json'} cannot be read" in refused("--model", tmp_path)
+
+
+def test_a_profile_is_planned_for_the_model_that_it_starts_from():
+    """Against the model itself, which the plan does not build."""
+    for variant in ("", "qwen2_vl", "llava", "pandagpt", "internvl_large"):
+        shape, model = known(profile="smoke", variant=variant), params.load("model", variant=variant).model
+        sizes = model.shape or params.load("base", profile="smoke").base.shape
+        real = families.build(model.kind, Shape(**sizes.model_dump()), new_model(SHAPE, 0).tokenizer, 0, POLICY)
+        counted = planning.parameters_of(shape, LORA)
+        assert shape.family is type(real) and shape.ordered.tolist() == real.ordered.tolist()
+        assert counted["all"] == sum(p.numel() for p in real.model.parameters())
+        assert (shape.source == "base.shape of params.yaml") == (not variant)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "InternVL2-8B"),
+        ({"weights": "OpenGVLab/InternVL2-26B"}, "InternVL2-26B"),
+        ({"kind": "qwen2_vl", "weights": "Qwen/Qwen2-VL-7B-Instruct"}, "Qwen2-VL-7B"),
+    ],
+)
+def test_weights_of_the_section_model_come_before_the_base(changes, name):
+    assert known(**changes).name == name
+
+
+def test_a_model_of_another_family_than_params_say_is_refused():
+    for changed in ({"weights": "Qwen/Qwen2-VL-7B"}, {"kind": "llava"}):
+        with pytest.raises(Unplannable, match="model.kind of params.yaml is (internvl|llava), but .* is "):
+            known(**changed)
+
+
+def test_a_pandagpt_is_planned_from_the_configs_of_both_folders(tmp_path):
+    made = families.build("pandagpt", WIDE, new_model(SHAPE, 0).tokenizer, 0, POLICY).model
+    made.config.vision_config.save_pretrained(tmp_path / "clip")
+    made.config.text_config.save_pretrained(tmp_path / "llm")
+    places = {"encoder": str(tmp_path / "clip"), "weights": str(tmp_path / "llm")}
+    shape = known(kind="pandagpt", **places)
+    assert shape.name == "clip and llm"
+    counted, stage = planning.parameters_of(shape, LORA), stage_of(shape, 1)
+    assert counted["all"] == sum(p.numel() for p in made.parameters())
+    assert stage.trained == counted["projector"] and stage.result_bytes == 4 * counted["projector"]
+    with pytest.raises(Unplannable, match=r"model\.encoder is 'a/clip': a plan needs a local folder"):
+        known(kind="pandagpt", encoder="a/clip", weights=places["weights"])
+    (tmp_path / "llm" / "config.json").write_text('{"model_type": "nothing"}')
+    with pytest.raises(Unplannable, match=r"model\.encoder or model\.weights: "):
+        known(kind="pandagpt", **places)
+
+
+def stage_of(shape, stage):
+    load = planning.Load(1, 3, 12, 4, "a test")
+    return planning._Stage(shape, stage, train_config(8), load, Machine(1), Speed(), lambda _: None).plan(100, 10)
+
+
+@pytest.mark.parametrize(
+    ("frame", "max_tiles", "tiles"), [((640, 512), 1, 1), ((640, 512), 12, 13), ((448, 448), 12, 1)]
+)
+def test_tiles_are_those_that_the_model_sees(frame, max_tiles, tiles):
+    assert planning.tiles_of(published("InternVL2-8B"), max_tiles, frame) == tiles
+
+
+@pytest.mark.parametrize(
+    ("frame", "pixels", "tokens"), [((640, 512), (3136, 1003520), 414), ((640, 512), (3136, 50176), 56)]
+)
+def test_the_bounds_of_an_image_s_area_decide_its_tokens(frame, pixels, tokens):
+    """644 x 504 and 224 x 196 pixels, a token for each 28 x 28."""
+    piece = replace(PIECE, frame=frame, pixels=pixels)
+    assert image_of(published("Qwen2-VL-7B"), piece)[0] == tokens
 
 
 def call(*words):
@@ -343,10 +444,14 @@ def refused(*words):
     ("words", "message"),
     [
         (["--profile", "papers"], "unknown profile 'papers'; params.yaml has smoke, tiny"),
+        (["--variant", "cls"], "unknown variant 'cls'; params.yaml has none, anti_cl"),
         (["--gpus", 0], "0 GPUs: a plan needs at least one"),
         (["--gpu-memory", 0], "0.0 GiB a GPU"),
         (["--model", "InternVL2-9B"], "the shape of 'InternVL2-9B' is not known: name InternVL2-2B"),
-        (["--profile", "real"], "profile real: None samples of stage 1"),
+        (
+            ["--profile", "real"],
+            "profile real: None samples of stage 1 and 900 of stage 2; say how",
+        ),
         (["--rate", 3, "--tflops", 900, "--mfu", 0.4], "not both"),
         (["--tflops", 900], "the second in 0-1"),
         (["--rate", 0], "they must be above 0"),
@@ -365,7 +470,9 @@ def test_the_plan_is_a_table_and_json(quick):
     text, record = call(*words), json.loads(call(*words, "--json").stdout)
     assert text.exit_code == 0 and "stage 2, FSDP2, checkpointed: counting one step" in text.stderr
     for line in (
-        "Profile smoke: miniature",
+        "Profile smoke: miniature of internvl (base.shape of params.yaml)",
+        "assumed:",
+        "  an image is 64 x 64 pixels (dataset.simulated.size_px)",
         "parameters: vision",
         "activations, language",
         "share of the GPU",

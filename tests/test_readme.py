@@ -20,6 +20,7 @@ NAMES = ("results", "checks", "claims", "costs")
 STEMS = (
     *("00_base", "01_dataset", "02_features", "03_difficulty", "04_curriculum"),
     *("05_train-cl-0", "06_evaluate-cl-0", "07_ablations", "08_tables", "09_checks"),
+    *("10_failures-cl-0", "11_robustness-cl-0"),
 )
 
 
@@ -29,7 +30,7 @@ def call(*words: str):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A study of one run whose README holds four empty sections; each of its 8 notebooks took 10 s and 20 CPU-s."""
+    """A study of one run whose README holds four empty sections; each of its notebooks took 10 s and 20 CPU-s."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -61,7 +62,8 @@ def test_the_costs_add_up_and_name_profile_machine_and_torch(study):
     call()
     body = (study / "README.md").read_text().partition("<!-- costs:start -->")[2]
     total = next(line for line in body.splitlines() if line.startswith("| all "))
-    assert [cell.strip() for cell in total.strip("|").split("|")] == ["all", "10", "100", "200", "109"]
+    assert [cell.strip() for cell in total.strip("|").split("|")] == ["all", "12", "120", "240", "111"]
+    assert "| `failures` " in body and "| `robustness` " in body
     assert "Profile `smoke` on " in body and processor() in body and "torch 2." in body
 
 

@@ -49,7 +49,7 @@ def test_every_family_looks_at_colours_as_at_gray(kind):
     family = talkative(kind)
     asked = ["What?", "Is there a car on the left side of the dog?"]
     images = {str(i): family.read(frame_of(64 + 32 * i, 96)) for i in range(2)}
-    ways = {"gray": {name: way.in_colours("gray")(image) for name, image in images.items()}}
+    ways = {"gray": {name: np.repeat(image[..., None], 3, axis=-1) for name, image in images.items()}}
     ways |= {shown: way.transformed(images, shown) for shown in ("white_hot", "jet")}
     seen = {shown: family.image_inputs(list(one.values()))["pixel_values"] for shown, one in ways.items()}
     assert torch.equal(seen["gray"], seen["white_hot"]) and not torch.equal(seen["jet"], seen["white_hot"])
@@ -112,7 +112,7 @@ def test_a_panel_a_task_shows_every_other_way_with_its_interval():
     for ax, task in zip(panels, ["reid", "aerial_counting"], strict=True):
         own = table[(table["task"] == task) & (table["shown"] != way.PLAIN)]
         (dots,) = [line for line in ax.lines if line.get_marker() == "o"]
-        np.testing.assert_allclose(dots.get_xdata(), own["drop"])
+        np.testing.assert_allclose(dots.get_xdata().astype(float), own["drop"])
         (bars,) = ax.collections
         ends = np.array([np.array(bar)[:, 0] for bar in bars.get_segments()])
         np.testing.assert_allclose(ends, plots.drop_limits(own).to_numpy())

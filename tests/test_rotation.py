@@ -63,6 +63,17 @@ def test_a_firm_wrong_answer_is_consistent():
     assert (row["rotated"], row["consistent"], row["one_letter"]) == (0, 100, 0)
 
 
+def test_a_letter_before_another_options_word_is_no_choice():
+    outputs = []
+    for question in as_questions(TURNED):
+        place = next(
+            i for i, option in enumerate(question.options) if any(t.endswith(f") {option}") for t in question.truth)
+        )
+        outputs.append(f"({'BCDA'[place]}) {question.options[place]}")
+    row = shares(outputs)["scene"]
+    assert (row["rotated"], row["consistent"], row["unread"]) == (0, 0, 100)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.booleans(), min_size=60, max_size=60))
 def test_refusing_improves_no_share(seed, silent):

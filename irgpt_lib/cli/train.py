@@ -1,4 +1,4 @@
-"""`irgpt train`: what a training will need."""
+"""`irgpt train`: what a training will need, and the training itself."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,18 +10,19 @@ from irgpt_lib.cli.telling import Json, show, told_errors
 if TYPE_CHECKING:
     from irgpt_lib.training.planning import Plan, StagePlan
 
-app = typer.Typer(help="Training, before it starts.", no_args_is_help=True)
+app = typer.Typer(help="Training: what it will need, and both stages of a run.", no_args_is_help=True)
 GIB = 2**30
 
 
 @app.callback()
 def train() -> None:
-    """Training, before it starts."""
+    """Training: what it will need, and both stages of a run."""
 
 
 @app.command("plan")
 def plan(
     profile: Annotated[str, typer.Option(help="The profile of params.yaml; else the current one.")] = "",
+    variant: Annotated[str, typer.Option(help="A variant of params.yaml; else the paper's method.")] = "",
     gpus: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
     gpu_memory: Annotated[float, typer.Option(help="Memory of one GPU in GiB.")] = 80.0,
     rate: Annotated[
@@ -33,11 +34,16 @@ def plan(
     model: Annotated[str, typer.Option(help="Another model: a published name or hub id, or a local folder.")] = "",
     samples: Annotated[int | None, typer.Option(help="Samples of stage 1 in one epoch.")] = None,
     questions: Annotated[int | None, typer.Option(help="Questions of stage 2 in one epoch.")] = None,
-    tiles: Annotated[int, typer.Option(help="Tiles an image (InternVL).")] = 1,
+    tiles: Annotated[
+        int | None, typer.Option(help="Tiles an image (InternVL); else what model.max_tiles makes of a frame.")
+    ] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="Tokens of a prompt without its image.")] = None,
     answer_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer, on average.")] = None,
     padding_tokens: Annotated[int | None, typer.Option(help="Padding of a sample in a batch, on average.")] = None,
-    micro: Annotated[int, typer.Option(help="Samples that a GPU passes at a time; 0: its share of a batch.")] = 0,
+    micro: Annotated[
+        int | None,
+        typer.Option(help="Samples a GPU passes at a time (0: its share of a batch); else train.micro."),
+    ] = None,
     frozen_weights: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Type in which frozen weights are held; the loop holds fp32.")
     ] = "fp32",
@@ -60,6 +66,7 @@ def plan(
                 profile,
                 planning.Machine(gpus, gpu_memory, micro, frozen_weights),
                 speed,
+                variant=variant,
                 model=model,
                 samples=(samples, questions),
                 tiles=tiles,
@@ -71,17 +78,34 @@ def plan(
         show(made.record(), lines(made), as_json)
 
 
+@app.command(
+    "run",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True, "help_option_names": []},
+)
+def run(words: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS")] = None) -> None:
+    """Train both stages of one run on the GPUs of this machine, or print a script for SLURM; --help lists the options.
+
+    They are those of `python -m irgpt_lib.training.launch`.
+    """
+    from irgpt_lib.training import launch
+
+    with told_errors():
+        raise typer.Exit(launch.main(*words or ()))
+
+
 def lines(plan: "Plan") -> Iterator[str]:
     """The plan for reading."""
     sizes = ", ".join(f"{part} {count / 1e6:,.2f} M" for part, count in plan.parameters.items())
     load, machine = plan.load, plan.machine
-    yield f"Profile {plan.profile}: {plan.model} ({plan.source})"
+    variant = f", variant {plan.variant}" if plan.variant else ""
+    yield f"Profile {plan.profile}{variant}: {plan.model} ({plan.source})"
     yield f"parameters: {sizes}"
     yield (
         f"a sample: {load.tiles} tile{'s' * (load.tiles > 1)}, {load.prompt_tokens} tokens of prompt and "
         f"{load.answer_tokens} of answer, {load.padding_tokens} of padding ({load.source})"
     )
     yield f"{machine.gpus} GPU of {machine.memory_gib:g} GiB; frozen weights held in {machine.held}"
+    yield from ("", "assumed:", *(f"  {line}" for line in plan.assumes))
     for name, stage in plan.stages.items():
         yield from ("", *_stage_lines(name, stage))
     yield from ("", f"hours: {plan.speed}")

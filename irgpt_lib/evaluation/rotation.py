@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from irgpt_lib.evaluation.parsing import Mode, read_answer
+from irgpt_lib.evaluation.parsing import Mode, offered, read_answer
 from irgpt_lib.evaluation.scoring import score_parsed
 from irgpt_lib.evaluation.statistics import require
 from irgpt_lib.irtd.questions import as_questions
@@ -57,7 +57,8 @@ def rotated(questions: pd.DataFrame) -> pd.DataFrame:
 
 def rotation_answers(turned: pd.DataFrame, outputs: Sequence[str | None], mode: Mode = "lenient") -> pd.DataFrame:
     """What was chosen in each rotation: `task`, `rotation_of`, `rotation`, `right`, `chosen` (the options' texts,
-    sorted, without letters) and `letters`; the last two are empty where the answer cannot be read.
+    sorted, without letters) and `letters`; the last two are empty where the answer cannot be read, or puts a letter
+    before another option's word and so says two things.
 
     Raises:
         ValueError: there are not as many outputs as rows in `turned`.
@@ -66,7 +67,8 @@ def rotation_answers(turned: pd.DataFrame, outputs: Sequence[str | None], mode: 
         raise ValueError(f"{len(turned)} rotated questions but {len(outputs)} outputs")
     rows = []
     for question, output in zip(as_questions(turned), outputs, strict=True):
-        parsed = read_answer(question, output, mode) or ()
+        read = read_answer(question, output, mode) or ()
+        parsed = read if offered(question, read) else ()
         rows.append(
             {
                 "right": score_parsed(question, parsed or None) == 100.0,

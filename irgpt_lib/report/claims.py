@@ -17,13 +17,12 @@ from irgpt_lib.evaluation.seeds import Effect, Runs, estimates, gathered
 from irgpt_lib.evaluation.statistics import ACCURACY_TASKS, LEVEL, LOWER_IS_BETTER, TASKS, holm, mode_share, require
 from irgpt_lib.report.grids import Block, Grid, row
 from irgpt_lib.report.paper_tables import METHOD, MODELS, paper_cells
-from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, number, probability, signed, titled
+from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, number, percent, probability, signed, titled
 
 MARGIN = 3.0
 ZERO, TUNED = "zero_shot", "fine_tuned"
 NAN = float("nan")
 VERDICTS = ("supported", "not supported", "undecided", "not tested", "not run")
-UNTRAINED = "{} start from random weights here"
 # Section 5.2: best zero-shot everywhere but in grounding and pedestrian counting.
 SEVEN = tuple(task for task in TASKS if task not in ("grounding", "pedestrian_counting"))
 
@@ -167,7 +166,7 @@ def decided_one(line: Mapping, claim: Claim) -> tuple[str, str]:
     if line["missing"]:
         return "not run", f"needs {line['missing']}"
     if line["untrained"]:
-        return "not tested", UNTRAINED.format(line["untrained"])
+        return "not tested", f"starts from random weights: {line['untrained']}"
     if not np.isfinite(line["p_holm"]):
         return "undecided", "too few groups to test"
     if line["p_holm"] < SIGNIFICANT:
@@ -223,7 +222,8 @@ def decided_best(line: Mapping, claim: BestClaim) -> tuple[str, str]:
     if line["missing"]:
         return "not run", f"needs {line['missing']}{against}"
     if line["untrained"]:
-        return "not tested", f"{UNTRAINED.format(line['untrained'])}{against}"
+        untrained = 1 + line["untrained"].count(",")
+        return "not tested", f"{untrained} of {len(claim.others)} rivals start from random weights{against}"
     if line["p_holm"] < SIGNIFICANT:
         return "supported", "better than every other model"
     return "undecided", f"surely best in {line['low']:.0f} of {count}"
@@ -252,8 +252,8 @@ def claims_grid(table: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -
         for line in table.to_dict("records")
     )
     note = (
-        f"{counts_line(table)}. Intervals of {level:.0%} over questions and seeds; p by Holm over all claims that were "
-        "tested. A claim to be best counts columns: best by the mean, and from surely best to possibly best. "
+        f"{counts_line(table)}. Intervals of {percent(level)} over questions and seeds; p by Holm over all claims that "
+        "were tested. A claim to be best counts columns: best by the mean, and from surely best to possibly best. "
         f"{SCOPE}"
     )
     head = ("Claim", "paper", "here", "interval", "p", "verdict")
@@ -272,9 +272,9 @@ def full_claims_grid(table: pd.DataFrame, *, simulated: bool, level: float = LEV
         for line in table.to_dict("records")
     )
     note = (
-        f"{counts_line(table)}. Intervals of {level:.0%} over questions and seeds; p by Holm over all claims that were "
-        "tested. 'paper' is by its tables, with what its text says in brackets where that differs. A claim to be best "
-        "counts columns, against the models that were trained: best by the mean, and from surely best to possibly "
+        f"{counts_line(table)}. Intervals of {percent(level)} over questions and seeds; p by Holm over all claims that "
+        "were tested. 'paper' is by its tables, with what its text says in brackets where that differs. A claim to be "
+        "best counts columns, against the models that were trained: best by the mean, and from surely best to possibly "
         f"best. {SCOPE}"
     )
     title = titled(f"{TITLE} in full", simulated)

@@ -9,7 +9,18 @@ import pandas as pd
 from irgpt_lib.evaluation.statistics import LEVEL, LOWER_IS_BETTER, SUMS, require
 from irgpt_lib.report.grids import Block, Grid, row
 from irgpt_lib.report.paper_tables import MAIN, TABLES, TITLES
-from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, arrowed, number, probability, signed, titled
+from irgpt_lib.report.tables import (
+    ABSENT,
+    HEADS,
+    SETTINGS,
+    SIGNIFICANT,
+    arrowed,
+    number,
+    percent,
+    probability,
+    signed,
+    titled,
+)
 
 
 def measured(line: Mapping) -> str:
@@ -101,9 +112,9 @@ def comparison_grid(compared: pd.DataFrame, *, simulated: bool, level: float = L
         blocks.append(Block(TITLES[str(table)], tuple(lines)))
     head = ("Difference", *(f"{arrowed(column)} {SETTINGS[setting]}" for setting, column in shown))
     note = (
-        f"Paired over questions and seeds, with the {level:.0%} interval over both; p by Holm over the sums of one "
-        f"table, bold below {SIGNIFICANT}. ↑ a positive difference is better, ↓ a negative one. A pair that two tables "
-        "make has a p in each."
+        f"Paired over questions and seeds, with the {percent(level)} interval over both; p by Holm over the sums of "
+        f"one table, bold below {SIGNIFICANT}. ↑ a positive difference is better, ↓ a negative one. A pair that two "
+        "tables make has a p in each."
     )
     return Grid("comparisons", titled("What each choice buys", simulated), head, tuple(blocks), note)
 

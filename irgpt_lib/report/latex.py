@@ -6,7 +6,7 @@ pdflatex and tectonic both set it; it needs amssymb, booktabs, geometry, graphic
 import re
 from collections.abc import Sequence
 
-from irgpt_lib.report.grids import Cell, Grid, checked
+from irgpt_lib.report.grids import Block, Cell, Grid, checked
 
 # A table that is wider than the line or nearly as high as the page is set smaller, others stay as they are.
 PREAMBLE = r"""\usepackage[T1]{fontenc}
@@ -18,6 +18,7 @@ PREAMBLE = r"""\usepackage[T1]{fontenc}
   \ifdim\dimexpr\ht\irgpttable+\dp\irgpttable\relax>0.8\textheight
     \resizebox*{!}{0.8\textheight}{\usebox{\irgpttable}}\else\usebox{\irgpttable}\fi}
 """
+ROWS_A_PAGE = 36
 SPECIAL = {
     "\\": r"\textbackslash{}",
     **{character: rf"\{character}" for character in "&%$#_{}"},
@@ -99,11 +100,36 @@ def tabular(grid: Grid) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
+def parts(grid: Grid) -> list[Grid]:
+    """The grid, or where it is too long for a page several, each with as many of its blocks as a page holds."""
+    found: list[list[Block]] = [[]]
+    for block in grid.blocks:
+        if found[-1] and sum(len(own.rows) for own in [*found[-1], block]) > ROWS_A_PAGE:
+            found.append([])
+        found[-1].append(block)
+    return [
+        grid._replace(
+            name=f"{grid.name}-{number}" if number > 1 else grid.name,
+            title=f"{grid.title} (continued)" if number > 1 else grid.title,
+            blocks=tuple(blocks),
+        )
+        for number, blocks in enumerate(found, start=1)
+    ]
+
+
 def table(grid: Grid) -> str:
-    """The floating `table` of a grid with its caption and label `tab:<name>`; needs `PREAMBLE`."""
+    """The floating `table` of a grid, or of each of its `parts`, with caption and label `tab:<name>`; needs `PREAMBLE`.
+
+    Raises:
+        ValueError: as `tabular`.
+    """
+    return "\\clearpage\n".join(floating(part) for part in parts(grid))
+
+
+def floating(grid: Grid) -> str:
     return "\n".join(
         [
-            r"\begin{table}[tp]",
+            r"\begin{table}[!htp]",
             r"\centering\small",
             rf"\caption{{{inline(grid.title)}}}",
             rf"\label{{tab:{grid.name}}}",
@@ -116,10 +142,11 @@ def table(grid: Grid) -> str:
 
 
 def document(grids: Sequence[Grid], *, title: str) -> str:
-    """All grids as one document, a page each, that compiles on its own."""
+    """All grids as one document that compiles on its own, each on a page or more of its own; the title is above the
+    first."""
     body = "\\clearpage\n".join(table(grid) for grid in grids)
     return (
         "\\documentclass[10pt]{article}\n\\usepackage[a4paper,landscape,margin=12mm]{geometry}\n"
-        f"{PREAMBLE}\\title{{{inline(title)}}}\n\\author{{}}\\date{{}}\n"
-        f"\\begin{{document}}\n\\maketitle\n{body}\\end{{document}}\n"
+        f"{PREAMBLE}\\begin{{document}}\n\\begin{{center}}\\Large {inline(title)}\\end{{center}}\n"
+        f"{body}\\end{{document}}\n"
     )

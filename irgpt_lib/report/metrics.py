@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from irgpt_lib.evaluation.seeds import BASELINE
 from irgpt_lib.evaluation.statistics import COLUMNS, SUMS
 from irgpt_lib.report.tables import SETTINGS
 
@@ -45,14 +46,20 @@ def headline(
 
 
 def scores_plot(means: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
-    """For a bar a run: `run` (variant and setting), `column`, `mean`, `low`, `high`, `seed_sd`."""
-    part = means[means.column.isin(list(columns)) & means["mean"].notna()]
+    """For a bar a run, with its own images, and a floor: `run` (variant and setting), `column`, `mean`, `low`, `high`,
+    `seed_sd`."""
+    shown = means.setting.isin([*SETTINGS, BASELINE])
+    part = means[shown & means.column.isin(list(columns)) & means["mean"].notna()]
     frame = part.assign(run=part.variant + " " + part.setting.str.replace("_", "-"))
     return frame[["run", "column", "mean", "low", "high", "seed_sd"]].reset_index(drop=True)
 
 
 def differences_plot(comparisons: pd.DataFrame, columns: Sequence[str] = tuple(SUMS)) -> pd.DataFrame:
-    """For a bar a comparison: `comparison` (`a - b` and the setting), `column`, `difference`, `low`, `high`."""
+    """For a bar a comparison: `comparison` (`a - b` and the setting), `column`, `difference`, `low`, `high`.
+
+    A pair that several tables make is kept once, for DVC would add its bars up.
+    """
     part = comparisons[comparisons.column.isin(list(columns)) & comparisons.difference.notna()]
+    part = part.drop_duplicates(["a", "b", "setting", "column"])
     frame = part.assign(comparison=part.a + " - " + part.b + " " + part.setting.str.replace("_", "-"))
     return frame[["comparison", "column", "difference", "low", "high"]].reset_index(drop=True)

@@ -27,6 +27,7 @@ from irgpt_lib.report.tables import (
     arrowed,
     estimate,
     number,
+    percent,
     probability,
     signed,
     titled,
@@ -191,6 +192,17 @@ def pairs(tables: Sequence[Table], apart: Collection[str]) -> list[tuple[str, st
     return pairs_of((line for table in tables for line in table.rows), apart)
 
 
+def most_repeated(pairs: Iterable[tuple[str, str]], runs: Runs) -> list[tuple[str, str]]:
+    """Those of the pairs that were run and share most seeds: a study's power is that of its comparisons with all seeds,
+    and a row of which only one seed is there yet must not speak for it."""
+    shared = {
+        pair: len(set.intersection(*(set(runs.scores[name, setting].index) for name in pair for setting in SETTINGS)))
+        for pair in pairs
+        if all((name, setting) in runs.scores for name in pair for setting in SETTINGS)
+    }
+    return [pair for pair, seeds in shared.items() if seeds == max(shared.values())]
+
+
 def compared(table: Table, runs: Runs, *, apart: Collection[str], level: float = LEVEL) -> pd.DataFrame:
     """`seeds.comparisons` of a table's rows with their references; `p_holm` is over the comparisons of this table."""
     found = comparisons(runs, pairs_of(table.rows, apart), settings=table.settings, level=level)
@@ -306,7 +318,7 @@ def table2_grid(
             lines += model_rows(str(label), part.variant.iloc[0], [found[column] for column in table.columns])
         blocks.append(Block(SETTINGS[setting], tuple([*lines, *floors])))
     note = (
-        f"{origin(simulated)} {seeds_line(frame)} ± is half of the {level:.0%} interval over questions and seeds. "
+        f"{origin(simulated)} {seeds_line(frame)} ± is half of the {percent(level)} interval over questions and seeds. "
         f"{SIGN_MARKS['supports']} our difference to `{METHOD}` has the paper's sign (Holm's p below {SIGNIFICANT}), "
         f"{SIGN_MARKS['contradicts']} it has the other, {SIGN_MARKS['undecided']} no difference found. An untrained "
         "miniature starts from random weights, sees infrared in stage 2 only, and says nothing about the model that it "
@@ -364,10 +376,10 @@ def headline_grid(averages: pd.DataFrame, *, simulated: bool, level: float = LEV
         f"{origin(simulated)} Accuracy in % (Scene, Rec., Rel., ReID, Sec.), accuracy at IoU 0.5 in % (Gro.); mean "
         "absolute error in thousandths of the image side (Loc.) and in objects (A.C., P.C.); psum and nsum are sums. "
         f"Questions: {', '.join(f'{HEADS[task]} {asked.get(task, 0)}' for task in TASKS)}. {seeds_line(own)} ± is half "
-        f"of the {level:.0%} interval over questions and seeds. Best and second best of our variants are bold and "
+        f"of the {percent(level)} interval over questions and seeds. Best and second best of our variants are bold and "
         "underlined."
     )
-    title = titled("Table 2: nine tasks", simulated)
+    title = titled("Nine tasks: the main rows of Table 2", simulated)
     return Grid("headline", title, ("Model", *map(arrowed, COLUMNS)), tuple(blocks), note)
 
 
@@ -421,8 +433,8 @@ def ablation_grid(table: Table, frame: pd.DataFrame, *, simulated: bool, level: 
         blocks.append(Block(title, tuple(ablation_row(line) for line in part.to_dict("records"))))
     note = (
         f"{origin(simulated)} 'minus': the paired difference to the variant named there, the paper's and ours, with "
-        f"its {level:.0%} interval over questions and seeds; p by Holm over all rows and sums of this table. 'claim': "
-        "whether our difference has the paper's sign."
+        f"its {percent(level)} interval over questions and seeds; p by Holm over all rows and sums of this table. "
+        "'claim': whether our difference has the paper's sign."
     )
     return Grid(table.name, titled(table.title, simulated), ABLATION_HEAD, tuple(blocks), note)
 

@@ -82,7 +82,7 @@ def drops(found: pd.DataFrame) -> Figure:
     share_limits([ax for ax, task in zip(axes.ravel(), tasks, strict=False) if task not in LOWER_IS_BETTER])
     axes[0, 0].set_yticks(range(len(ways)), [said(way) for way in ways])
     axes[0, 0].invert_yaxis()
-    figure.suptitle("lost beside white-hot on the same questions (right of the line: worse)", fontsize=11)
+    figure.suptitle("Lost beside white-hot on the same questions (right of the line: worse)", fontsize=11)
     return figure
 
 
@@ -92,6 +92,7 @@ def panel(ax: Axes, own: pd.DataFrame) -> None:
     colour = VARIANT_COLOURS["cl"]
     ax.axvline(0, color="#222222", lw=1)
     ax.errorbar(own["drop"], np.arange(len(own)), xerr=ends, color=colour, fmt="o", ms=5, capsize=2, lw=1.4)
+    ax.margins(y=0.12)
     ax.grid(False, axis="y")
 
 

@@ -2,7 +2,7 @@
 rounded so that equal results have equal bytes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,11 @@ def probability(p: float) -> str:
     return ABSENT if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def percent(share: float) -> str:
+    """A share of 0-1 as 95 %, without decimals that are zero."""
+    return f"{100 * share:g} %"
+
+
 def arrowed(column: str) -> str:
     """A column's head with the direction that is better."""
     return f"{HEADS[column]} {'↓' if column in LOWER_IS_BETTER else '↑'}"
@@ -71,8 +76,11 @@ def titled(title: str, simulated: bool) -> str:
     return f"{title}, on {'simulated' if simulated else 'real'} data"
 
 
-def means_grid(means: pd.DataFrame, variants: Sequence[str], *, simulated: bool, level: float = LEVEL) -> Grid:
-    """Both sums of each of `variants` that was run, zero-shot and fine-tuned, from `seeds.means`."""
+def means_grid(
+    means: pd.DataFrame, variants: Sequence[str], *, apart: Collection[str], simulated: bool, level: float = LEVEL
+) -> Grid:
+    """Both sums of each of `variants` that was run, zero-shot and fine-tuned, from `seeds.means`; those of `apart` are
+    called untrained."""
     require(means, ["variant", "setting", "column", "mean", "low", "high", "seeds"], "the means of runs")
     cells = means.set_index(["variant", "setting", "column"])
     shown = [(setting, column) for setting in SETTINGS for column in SUMS]
@@ -81,9 +89,10 @@ def means_grid(means: pd.DataFrame, variants: Sequence[str], *, simulated: bool,
         own = [cells.loc[key] if (key := (variant, *where)) in cells.index else None for where in shown]
         seeds = max(int(cell.seeds) for cell in own if cell is not None)
         texts = [ABSENT if cell is None else estimate(*cell[["mean", "low", "high"]]) for cell in own]
-        lines.append(row(f"`{variant}`", str(seeds), *texts))
+        name = f"`{variant}` (untrained miniature)" if variant in apart else f"`{variant}`"
+        lines.append(row(name, str(seeds), *texts))
     head = ("Variant", "seeds", *(f"{arrowed(column)} {SETTINGS[setting]}" for setting, column in shown))
-    note = f"± is half of the {level:.0%} interval over questions and seeds."
+    note = f"± is half of the {percent(level)} interval over questions and seeds."
     return Grid("means", titled("The sums of every variant", simulated), head, (Block("", tuple(lines)),), note)
 
 
@@ -101,9 +110,9 @@ def blind_grid(checks: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -
     head = ("Variant", "seeds", *(f"{name}, {side}" for name in names for side in ("better", "worse")))
     asked = between(checks.tasks.min(), checks.tasks.max())
     note = (
-        f"Tasks of {asked} in which the {level:.0%} interval of the paired difference to the best constant answer lies "
-        "wholly on that side of zero: from the lowest to the highest of the seeds. With the images of other questions "
-        "none should be better."
+        f"Tasks of {asked} in which the {percent(level)} interval of the paired difference to the best constant answer "
+        "lies wholly on that side of zero: from the lowest to the highest of the seeds. With the images of other "
+        "questions none should be better."
     )
     return Grid("checks", titled("Tasks beyond the blind prior", simulated), head, (Block("", tuple(lines)),), note)
 
@@ -122,11 +131,10 @@ def reading_grid(studied: pd.DataFrame, *, simulated: bool) -> Grid:
     `studied` holds `scoring.study_table` of each run and setting, with the columns `variant`, `seed` and `setting`.
     """
     require(studied, ["variant", "seed", "setting", "task", *READING], "the scores of the study")
-    means = studied.groupby(["setting", "variant", "task"], sort=False)[list(READING)].mean()
     blocks = []
     for setting, name in {**SETTINGS, SHUFFLED: "fine-tuned, images shuffled"}.items():
-        variants = dict.fromkeys(studied.variant[studied.setting == setting])
-        lines = tuple(reading_row(variant, means.loc[setting, variant]) for variant in variants)
+        runs = studied[studied.setting == setting].groupby("variant", sort=False)
+        lines = tuple(reading_row(str(variant), own.groupby("task")[list(READING)].mean()) for variant, own in runs)
         blocks += [Block(name, lines)] if lines else []
     head = ("Variant", *(f"{total}, {how}" for total in SUMS for how in ("strict", "lenient")))
     head += ("unread, %", "unread, lenient, %", "least variety", "in", "commonest answer, %", "commonest truth, %")
@@ -135,7 +143,7 @@ def reading_grid(studied: pd.DataFrame, *, simulated: bool) -> Grid:
         "the worst. Unread is of the task with most of it. Variety is the entropy of the answers over that of the "
         "truth, at most 1: 0 is one answer for all. The last two columns are of the task with the least variety."
     )
-    return Grid("reading", titled("How the answers read", simulated), head, tuple(blocks), note, left=(0, 7))
+    return Grid("reading", titled("How the answers read", simulated), head, tuple(blocks), note, left=(0, 8))
 
 
 def reading_row(variant: str, own: pd.DataFrame) -> tuple[Cell, ...]:

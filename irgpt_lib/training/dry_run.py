@@ -52,6 +52,8 @@ PARTS = (*STATES, EXCHANGE, COPIES, VISION, PROJECTOR, LANGUAGE, LOSS, BATCH, BA
 ACTIVATIONS = {"vision": VISION, "projector": PROJECTOR, "language": LANGUAGE}
 # The commonest frame of infrared cameras: width and height in pixels.
 CAMERA = (640, 512)
+# The bounds of the published Qwen2-VL.
+PIXELS = (56 * 56, 28 * 28 * 1280)
 CPU = torch.device("cpu")
 # Ranges longer than any text number the elements of a dropout mask, which no count depends on.
 LONG_RANGE = 2**16
@@ -73,13 +75,16 @@ class ModelShape:
 @dataclass(frozen=True)
 class Piece:
     """What passes through the model at a time: samples, tiles an image (InternVL), and the mean tokens of a prompt
-    without its image, of an answer with its end, and of the padding up to the longest sample of the batch."""
+    without its image, of an answer with its end, and of the padding up to the longest sample of the batch. `frame` is
+    an image's width and height in pixels and `pixels` its least and greatest area as Qwen2-VL reads it."""
 
     samples: int
     tiles: int
     prompt_tokens: int
     answer_tokens: int
     padding_tokens: int = 0
+    frame: tuple[int, int] = CAMERA
+    pixels: tuple[int, int] = PIXELS
 
     @property
     def text_tokens(self) -> int:
@@ -259,7 +264,7 @@ def image_of(shape: ModelShape, piece: Piece) -> tuple[int, dict[str, tuple[int,
         raise ValueError(f"{piece.tiles} tiles: {shape.name} ({shape.family.kind}) reads an image as one")
     if shape.family.kind == "qwen2_vl":
         side = vision.patch_size * vision.spatial_merge_size
-        height, width = smart_resize(CAMERA[1], CAMERA[0], side)
+        height, width = smart_resize(*piece.frame[::-1], side, *piece.pixels)
         rows, columns = height // vision.patch_size, width // vision.patch_size
         values = 3 * vision.temporal_patch_size * vision.patch_size**2
         sizes = {"pixel_values": (piece.samples * rows * columns, values)}

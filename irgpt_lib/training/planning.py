@@ -1,11 +1,13 @@
 """What a training will need before anything is downloaded: memory of a GPU, steps, hours and disk.
 
 Memory and floating-point operations are counted on a step without data (`dry_run`), on the shape of a published model,
-of a local folder's config, or of the miniature. Where a formula is used, its docstring gives it.
+of a local folder's config, or of a miniature: what `starting.starting_model` would give. Where a formula is used, its
+docstring gives it.
 
 The layouts: `replicated`, as the study's loop has it (each GPU holds the whole model and the optimiser, and a share of
 every batch), and `FSDP2` (`sharding.sharded`: a part of every weight, each block whole while it computes), each with
-and without activation checkpointing. What a plan does not know is in `LIMITS`.
+and without activation checkpointing. What a plan takes for granted is in `Plan.assumes`, what it does not know in
+`LIMITS`.
 """
 
 import json
@@ -15,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from irgpt_lib import params
@@ -22,14 +25,19 @@ from irgpt_lib.compat import ensure_torchvision
 
 ensure_torchvision()
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 
 from irgpt_lib.curriculum.schedule import phases
+from irgpt_lib.irtd.record import png_bytes
 from irgpt_lib.models import families
+from irgpt_lib.models.families import ImagePolicy, PandaGPT
+from irgpt_lib.models.families.pixels import tiled
 from irgpt_lib.models.vlm import Shape
-from irgpt_lib.training.base import new_model
+from irgpt_lib.training.base import study_tokenizer
 from irgpt_lib.training.checkpoint import KEPT
 from irgpt_lib.training.dry_run import (
+    CAMERA,
+    PIXELS,
     STATES,
     Counted,
     ModelShape,
@@ -70,31 +78,36 @@ class Unplannable(ValueError):
 
 @dataclass(frozen=True)
 class Load:
-    """What a sample is: tiles an image, and tokens of text (see `dry_run.Piece`); `source` says how they are known."""
+    """What a sample is: tiles an image, and tokens of text (see `dry_run.Piece`); `source` says how the tokens are
+    known. `frame` and `pixels` are those of an image."""
 
     tiles: int
     prompt_tokens: int
     answer_tokens: int
     padding_tokens: int
     source: str
+    frame: tuple[int, int] = CAMERA
+    pixels: tuple[int, int] = PIXELS
 
     def piece(self, samples: int) -> Piece:
-        return Piece(samples, self.tiles, self.prompt_tokens, self.answer_tokens, self.padding_tokens)
+        texts = (self.prompt_tokens, self.answer_tokens, self.padding_tokens)
+        return Piece(samples, self.tiles, *texts, self.frame, self.pixels)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`gpus` GPUs of `memory_gib` GiB each; a rank passes `micro` samples at a time (0: its share of a batch)."""
+    """`gpus` GPUs of `memory_gib` GiB each; a rank passes `micro` samples at a time (0: its share of a batch; None: as
+    params.yaml says)."""
 
     gpus: int
     memory_gib: float = 80.0
-    micro: int = 0
+    micro: int | None = None
     held: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         if self.gpus < 1:
             raise Unplannable(f"{self.gpus} GPUs: a plan needs at least one")
-        if self.memory_gib <= 0 or self.micro < 0:
+        if self.memory_gib <= 0 or (self.micro or 0) < 0:
             raise Unplannable(f"{self.memory_gib} GiB a GPU and {self.micro} samples at a time: neither may be below 0")
 
 
@@ -167,9 +180,10 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """`parameters` of each part, and of the LoRA of stage 2."""
+    """`parameters` of each part, and of the LoRA of stage 2; `assumes`, what the counts rest on, in sentences."""
 
     profile: str
+    variant: str
     model: str
     source: str
     parameters: dict[str, int]
@@ -178,6 +192,7 @@ class Plan:
     speed: str
     runs: int
     stages: dict[str, StagePlan]
+    assumes: Sequence[str]
     limits: Sequence[str] = LIMITS
 
     def record(self) -> dict[str, Any]:
@@ -191,15 +206,30 @@ def published() -> dict[str, Any]:
     return json.loads(PUBLISHED.read_text(encoding="utf-8"))
 
 
-def shape_of(base: params.Base, model: str = "") -> ModelShape:
-    """The model that the profile starts from, or `model`: a published one's name or hub id, or a local folder.
+def shape_of(base: params.Base, config: params.Model, named: str = "") -> ModelShape:
+    """The model that `starting.starting_model` would give, or the one `named`: a published one's name or hub id, or a
+    local folder.
 
     Raises:
-        Unplannable: nothing is known of its shape.
+        Unplannable: nothing is known of its shape, or it is not of the family that params.yaml names.
     """
-    if not model and base.kind == "miniature":
-        return _miniature(base)
-    wanted = model or base.weights
+    if named:
+        return _known(named)
+    if config.encoder:
+        return _composed(config)
+    if not config.weights and config.shape is not None:
+        return _miniature(config.kind, config.shape, config.seed, "model.shape of params.yaml, untrained")
+    if config.weights or base.kind == "pretrained":
+        found = _known(config.weights or base.weights)
+    else:
+        found = _miniature("internvl", base.shape, base.seed, "base.shape of params.yaml")
+    if found.family.kind != config.kind:
+        raise Unplannable(f"model.kind of params.yaml is {config.kind}, but {found.name} is {found.family.kind}")
+    return found
+
+
+def _known(wanted: str) -> ModelShape:
+    """A published model or that of a local folder."""
     for name, entry in published()["models"].items():
         if wanted in (name, *entry["weights"]):
             family = families.FAMILIES[entry["kind"]]
@@ -211,10 +241,32 @@ def shape_of(base: params.Base, model: str = "") -> ModelShape:
     raise Unplannable(f"the shape of {wanted!r} is not known: name {known}, or a local folder with a config.json")
 
 
-def _miniature(base: params.Base) -> ModelShape:
-    made = new_model(Shape(**base.shape.model_dump()), base.seed)
-    family = families.FAMILIES["internvl"]
-    return ModelShape("miniature", family, made.model.config, "base.shape of params.yaml", made.ordered)
+def _miniature(kind: str, sizes: params.MiniatureShape, seed: int, source: str) -> ModelShape:
+    shape, tokenizer = Shape(**sizes.model_dump()), study_tokenizer(sizes.coordinate_steps)
+    made = families.build(kind, shape, tokenizer, seed, ImagePolicy(1, *PIXELS))
+    return ModelShape(f"miniature of {kind}", type(made), made.model.config, source, made.ordered)
+
+
+def _composed(config: params.Model) -> ModelShape:
+    """A PandaGPT-type model of a CLIP and a language model, each from the config of a local folder."""
+    folders = {"encoder": Path(config.encoder), "weights": Path(config.weights)}
+    for name, folder in folders.items():
+        if not (folder / "config.json").is_file():
+            raise Unplannable(f"model.{name} is {str(folder)!r}: a plan needs a local folder with a config.json")
+    try:
+        clip = CLIPVisionConfig.from_pretrained(folders["encoder"])
+        llm = AutoConfig.from_pretrained(folders["weights"], trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise Unplannable(f"model.encoder or model.weights: {str(error).splitlines()[0]}") from error
+    made = PandaGPT.model_class.config_class(
+        vision_config=clip,
+        text_config=llm,
+        image_token_index=llm.vocab_size - 1,
+        image_seq_length=1,
+        tie_word_embeddings=llm.tie_word_embeddings,
+    )
+    name = " and ".join(folder.name for folder in folders.values())
+    return ModelShape(name, PandaGPT, made, "the folders' config.json, one projection between them")
 
 
 def _local(folder: Path) -> ModelShape:
@@ -231,15 +283,18 @@ def _local(folder: Path) -> ModelShape:
     raise Unplannable(f"{file}: model_type {found.get('model_type')!r} is of no family; {cure}")
 
 
-def samples_of(profile: str, dataset: params.Dataset) -> tuple[int | None, int]:
-    """Samples of stage 1 and questions of stage 2 in one epoch, at most; None where only the raw data tell."""
+def samples_of(profile: str, dataset: params.Dataset) -> tuple[int | None, int, str]:
+    """Samples of stage 1 (None where only the raw data tell) and questions of stage 2 in one epoch, and how they are
+    known."""
+    second = dataset.instruction_questions
     if dataset.sources == ["simulated"]:
-        first = dataset.simulated.scenes["pretrain"]
+        first, known = dataset.simulated.scenes["pretrain"], "dataset.simulated.scenes.pretrain"
     elif profile in params.AUTHENTIC_PROFILES:
-        first = published()["pretraining_samples"]["count"]
+        counted = published()["pretraining_samples"]
+        first, known = counted["count"], counted["source"]
     else:
-        first = None
-    return first, dataset.instruction_questions
+        return None, second, ""
+    return first, second, f"stage 1 sees as many samples as {known} says, stage 2 dataset.instruction_questions at most"
 
 
 def stage1_steps(samples: int, config: params.Stage1) -> int:
@@ -260,28 +315,32 @@ def plan(
     machine: Machine,
     speed: Speed,
     *,
+    variant: str = "",
     model: str = "",
     samples: tuple[int | None, int | None] = (None, None),
-    tiles: int = 1,
+    tiles: int | None = None,
     texts: tuple[int | None, int | None, int | None] = (None, None, None),
     told: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """The plan of a profile's training; `told` hears what is being counted.
+    """The plan of a profile's training, of one variant if it is given; `told` hears what is being counted.
 
-    `samples` overrides the samples of stage 1 and stage 2 in one epoch, `texts` the tokens of prompt,
-    answer and padding.
+    `samples` overrides the samples of stage 1 and stage 2 in one epoch, `tiles` those of an image (InternVL), `texts`
+    the tokens of prompt, answer and padding.
 
     Raises:
-        ParamsError: there is no such profile.
+        ParamsError: there is no such profile or variant.
         Unplannable: the model's shape or the number of samples is not known, or does not go together.
     """
-    loaded = params.load("base", "dataset", "train", profile=profile)
-    shape = shape_of(loaded.base, model)
-    load = _load_of(shape, tiles, texts)
-    known = samples_of(loaded.profile, loaded.dataset)
-    first, second = (given if given is not None else own for given, own in zip(samples, known, strict=True))
+    loaded = params.load("base", "dataset", "model", "train", profile=profile, variant=variant)
+    shape = shape_of(loaded.base, loaded.model, model)
+    load = _load_of(shape, loaded, tiles, texts)
+    first, second, known = samples_of(loaded.profile, loaded.dataset)
+    first, second = (own if given is None else given for given, own in zip(samples, (first, second), strict=True))
     if first is None or min(first, second) < 1:
-        raise Unplannable(f"profile {loaded.profile}: {first} samples of stage 1 and {second} of stage 2; say how many")
+        raise Unplannable(
+            f"profile {loaded.profile}: {first} samples of stage 1 and {second} of stage 2; say how many with "
+            "--samples and --questions"
+        )
     train = loaded.train
     stages: dict[str, StagePlan] = {}
     for stage, one, count in ((1, train.stage1, first), (2, train.stage2, second)):
@@ -289,8 +348,10 @@ def plan(
             steps = stage1_steps(count, one) if stage == 1 else one.epochs * -(-count // one.batch_size)
             made = _Stage(shape, stage, train, load, machine, speed, told)
             stages[f"stage {stage}"] = made.plan(one.epochs * count, steps)
+    given = "the samples of an epoch are as given" if None not in samples else known
     return Plan(
         profile=loaded.profile,
+        variant=loaded.variant,
         model=shape.name,
         source=shape.source,
         parameters=parameters_of(shape, train.stage2.lora),
@@ -299,21 +360,64 @@ def plan(
         speed=speed.told(),
         runs=len(params.runs()),
         stages=stages,
+        assumes=[given, *_assumed(shape, loaded, load, tiles), *_trained_as(train, machine)],
     )
 
 
-def _load_of(shape: ModelShape, tiles: int, texts: tuple[int | None, int | None, int | None]) -> Load:
+def _load_of(
+    shape: ModelShape,
+    loaded: params.Loaded,
+    tiles: int | None,
+    texts: tuple[int | None, int | None, int | None],
+) -> Load:
     usual = published()["texts"]["miniature" if shape.ordered is not None else "published"]
     names = ("prompt_tokens", "answer_tokens", "padding_tokens")
     tokens = [usual[name] if given is None else given for given, name in zip(texts, names, strict=True)]
+    side, model = loaded.dataset.simulated.size_px, loaded.model
+    frame = (side, side) if loaded.dataset.sources == ["simulated"] else CAMERA
+    tiles = tiles_of(shape, model.max_tiles, frame) if tiles is None else tiles
     if min(tiles, *tokens[:2]) < 1 or tokens[2] < 0:
         raise Unplannable(f"{tiles} tiles, {tokens[0]} and {tokens[1]} tokens, {tokens[2]} of padding: too few")
-    load = Load(tiles, *tokens, usual["source"] if None in texts else "as given")
+    source = usual["source"] if None in texts else "as given"
+    load = Load(tiles, *tokens, source, frame, (model.min_pixels, model.max_pixels))
     try:
         image_of(shape, load.piece(1))
     except ValueError as error:
         raise Unplannable(str(error)) from error
     return load
+
+
+def tiles_of(shape: ModelShape, max_tiles: int, frame: tuple[int, int]) -> int:
+    """Tiles that an image of `frame`, width and height in pixels, becomes."""
+    if shape.family.kind != "internvl":
+        return 1
+    blank = png_bytes(np.zeros(frame[::-1], dtype=np.uint8))
+    side = int(np.atleast_1d(shape.config.vision_config.image_size)[0])
+    return len(tiled(blank, side, max_tiles))
+
+
+def _assumed(shape: ModelShape, loaded: params.Loaded, load: Load, tiles: int | None) -> list[str]:
+    """What the counts take for granted about images."""
+    simulated = loaded.dataset.sources == ["simulated"]
+    known = "dataset.simulated.size_px" if simulated else "the commonest infrared frame, an assumption"
+    said = [f"an image is {load.frame[0]} x {load.frame[1]} pixels ({known})"]
+    if shape.family.kind == "internvl":
+        why = f"model.max_tiles is {loaded.model.max_tiles}" if tiles is None else "as given"
+        said += [f"it becomes {load.tiles} tile{'s' * (load.tiles > 1)} ({why})"]
+    if shape.family.kind == "qwen2_vl":
+        least, most = load.pixels
+        said += [f"it is read at {least:,} to {most:,} pixels of area (model.min_pixels, model.max_pixels)"]
+    return said
+
+
+def _trained_as(train: params.Train, machine: Machine) -> list[str]:
+    """Which of the layouts params.yaml asks for, and what of it no layout has."""
+    sharded = train.parallel == "shard" and machine.gpus > 1
+    layout = ("FSDP2" if sharded else "replicated") + (", checkpointed" if train.activation_checkpointing else "")
+    said = [f"params.yaml trains in the layout `{layout}`"]
+    if train.stage2.features_mb:
+        said += ["stage 2 computes every image at every step; what train.stage2.features_mb saves is not counted"]
+    return said
 
 
 def parameters_of(shape: ModelShape, lora: params.Lora) -> dict[str, int]:
@@ -342,7 +446,8 @@ class _Stage:
         self.one = train.stage1 if stage == 1 else train.stage2
         self.lora = train.stage2.lora
         share = -(-self.one.batch_size // machine.gpus)
-        size = min(machine.micro, share) if machine.micro else share
+        micro = train.micro if machine.micro is None else machine.micro
+        size = min(micro, share) if micro else share
         self.pieces = -(-share // size)
         self.piece = load.piece(size)
         self.setting = Setting(
@@ -433,9 +538,9 @@ class _Stage:
         } | rest
 
     def _result(self) -> int:
-        """Parameters that the stage leaves behind: of stage 1 vision encoder and projector in full, of stage 2 what it
-        trains."""
+        """Parameters that the stage leaves behind: of stage 1 vision encoder (unless frozen) and projector in full, of
+        stage 2 what it trains."""
         if self.stage == 2:
             return self.trained
-        names = {*self.family.names("vision"), *self.family.names("projector")}
+        names = set(self.family.names(*self.family.stage1_parts))
         return sum(p.numel() for name, p in self.model.named_parameters() if name in names)

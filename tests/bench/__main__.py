@@ -23,10 +23,12 @@ import torch  # noqa: E402
 from irgpt_lib import artifacts  # noqa: E402
 from irgpt_lib.cli.readme import machine  # noqa: E402
 from irgpt_lib.report.tables import ABSENT, markdown  # noqa: E402
-from tests.bench import data, lesson1, lesson2, model  # noqa: E402
+from tests.bench import data, generation, lesson1, lesson2, training  # noqa: E402
 from tests.bench.measuring import Row  # noqa: E402
 
 RESULTS = "bench.json"
+# as train.stage2.features_mb of params.yaml
+FEATURES_MB = 256
 
 
 def works(quick: bool, full: bool, scratch: Path) -> list[Callable[[], Row]]:
@@ -41,19 +43,27 @@ def works(quick: bool, full: bool, scratch: Path) -> list[Callable[[], Row]]:
             lambda: data.raw_folder(scratch, 16, repeats),
             lambda: data.built_shards(scratch, 16, repeats),
             lambda: data.sample_table(scratch, 128, repeats),
-            lambda: model.training_step(2, 2),
-            lambda: model.answering(18, 1),
+            lambda: training.first_stage(10, 2, memory=False),
+            lambda: training.second_stage(10, 2, memory=False, features_mb=FEATURES_MB),
+            lambda: generation.one_by_one(18, 1),
+            lambda: generation.unsorted(90, 1),
         ]
+    samples, steps = (10_000, 40) if full else (4000, 20)
     return [
-        lambda: lesson1.lesson1(10_000 if full else 4000, repeats, memory=True, precision="exact"),
-        lambda: lesson1.lesson1(10_000 if full else 4000, repeats, memory=True, precision="fast"),
+        lambda: lesson1.lesson1(samples, repeats, memory=True, precision="exact"),
+        lambda: lesson1.lesson1(samples, repeats, memory=True, precision="fast"),
         lambda: lesson2.lesson2(8000, repeats, memory=True),
         lambda: data.simulator(512, repeats),
         lambda: data.raw_folder(scratch, 100, repeats),
         lambda: data.built_shards(scratch, 100, repeats),
         lambda: data.sample_table(scratch, 1000, repeats),
-        lambda: model.training_step(12, repeats),
-        lambda: model.answering(90, repeats),
+        lambda: training.first_stage(steps, 5, memory=True),
+        lambda: training.second_stage(steps, 5, memory=True, features_mb=0),
+        lambda: training.second_stage(steps, 5, memory=True, features_mb=FEATURES_MB),
+        lambda: training.second_stage(10, 5, memory=True, features_mb=FEATURES_MB, epochs=5),
+        lambda: training.curriculum_cost(10, 15),
+        lambda: generation.one_by_one(180, repeats),
+        lambda: generation.unsorted(900, repeats),
     ]
 
 
@@ -91,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small inputs, no memory, about 20 s")
-    size.add_argument("--full", action="store_true", help="Lesson 1 on 10,000 samples a domain")
+    size.add_argument("--full", action="store_true", help="more samples in Lesson 1, more steps of training")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()

@@ -4,22 +4,23 @@ Every call of ours decodes and encodes each image anew and writes a journal of i
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from irgpt_lib import artifacts, params
+from irgpt_lib import params
 from irgpt_lib.evaluation.answerers.study_model import answer_limits, study_model
 from irgpt_lib.evaluation.answerers.table import predictions
 from irgpt_lib.irtd.questions import make_questions, words_of
-from irgpt_lib.models.images import decode_image
-from irgpt_lib.models.vlm import VisionLanguageModel, load_base
+from irgpt_lib.models.families import Family
+from irgpt_lib.models.families.family import GREEDY
+from irgpt_lib.models.families.pixels import size_of
 from irgpt_lib.tasks import TASKS
 from tests.bench.data import some_samples
 from tests.bench.measuring import Row, interleaved
-from tests.bench.model import remembered, untrained
+from tests.bench.model import starting
 
 Asked = tuple[pd.DataFrame, dict[str, bytes]]
 
@@ -33,39 +34,27 @@ def asked_of(count: int) -> Asked:
     return questions.sort_values("sample_id").reset_index(drop=True), {s.sample_id: s.infrared for s in samples}
 
 
-def model() -> tuple[VisionLanguageModel, str]:
-    """The base model with its name, or an untrained miniature where there is none."""
-    trained = artifacts.path(artifacts.BASE).is_dir()
-    vlm = load_base(artifacts.path(artifacts.BASE)) if trained else untrained()
-    vlm.model.eval()
-    return vlm, "the base model" if trained else "an untrained miniature, since artifacts/base is absent"
-
-
-def plain(vlm: VisionLanguageModel, asked: Asked, size: int) -> list[str]:
+def plain(vlm: Family, asked: Asked, size: int) -> list[str]:
     """transformers' `generate` on `size` questions at a time, in the order given, a batch as long as its longest
     answer may be."""
     questions, images = asked
     limits = questions["task"].map(answer_limits(vlm, questions)).tolist()
     answers: list[str] = []
     for start in range(0, len(questions), size):
-        rows = questions.iloc[start : start + size]
-        batch = vlm.encode_prompts(rows["question"].tolist())
-        gray = np.stack([decode_image(images[name], vlm.image_px) for name in rows["sample_id"]])
+        rows, most = questions.iloc[start : start + size], limits[start : start + size]
+        files = [images[name] for name in rows["sample_id"]]
+        tiles = [vlm.read(file) for file in files]
+        batch = vlm.encode_prompts(rows["question"].tolist(), [vlm.image_tokens(one) for one in tiles])
+        inputs = vlm.text_inputs(batch) | vlm.image_inputs(tiles)
         with torch.inference_mode():
-            generated = vlm.model.generate(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                pixel_values=vlm.pixel_values(gray),
-                max_new_tokens=max(limits[start : start + size]),
-                do_sample=False,
-            )
-        new = generated[:, batch.input_ids.shape[1] :]
-        cut = [ids[:limit] for ids, limit in zip(new, limits[start : start + size], strict=True)]
-        answers += vlm.tokenizer.batch_decode(cut, skip_special_tokens=True)
+            generated = vlm.model.generate(**inputs, **GREEDY, max_new_tokens=max(most), pad_token_id=vlm.pad_id)
+        new = generated[:, batch.input_ids.shape[1] :].tolist()
+        texts = [vlm.decode(ids[:limit]) for ids, limit in zip(new, most, strict=True)]
+        answers += [vlm.in_study_grammar(text, size_of(file)) for text, file in zip(texts, files, strict=True)]
     return answers
 
 
-def ours(vlm: VisionLanguageModel, asked: Asked, size: int, scratch: str) -> list[str]:
+def ours(vlm: Family, asked: Asked, size: int, scratch: str) -> list[str]:
     """The study's answers, with nothing left from an earlier call."""
     questions, images = asked
     with tempfile.TemporaryDirectory(dir=scratch) as journals:
@@ -73,9 +62,19 @@ def ours(vlm: VisionLanguageModel, asked: Asked, size: int, scratch: str) -> lis
         return predictions(answerer, questions, images)["output"].tolist()
 
 
+def remembered(found: dict[str, list[str]], name: str, work: Callable[[], list[str]]) -> Callable[[], None]:
+    """The work, its result kept under the name."""
+
+    def call() -> None:
+        found[name] = work()
+
+    return call
+
+
 def against(name: str, peer: str, peer_size: int, size: int, asked: Asked, repeats: int) -> Row:
     """Ours in batches of `size` against plain `generate` in batches of `peer_size`, on the same questions."""
-    vlm, whose = model()
+    vlm, whose = starting()
+    vlm.model.eval()
     found: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         mine, theirs = interleaved(

@@ -74,8 +74,8 @@ def model() -> Family:
 
 @lru_cache
 def material(steps: int) -> Material:
-    """Samples for `steps` steps of stage 1, drawn at random, and questions for as many of stage 2, in which images come
-    as often as in the study.
+    """Samples for `steps` steps of stage 1, drawn at random, and questions for at most as many of stage 2, in which
+    images come as often as in the study.
 
     Raises:
         ValueError: `steps` do not fill the tiers with whole batches, so that the order would have more steps.
