@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from test_paper_tables import LEVELS, predictions
 
+from irgpt_lib.evaluation.seeds import gathered
 from irgpt_lib.report import claims
 from irgpt_lib.report.claims import checks, paper_effect
 
@@ -76,6 +77,14 @@ def test_best_counts_columns_and_one_better_model_refutes_it(table):
     # six accuracies are won from `none`, two of the seven are errors and lost
     assert best[["difference", "low", "high"]].tolist() == [5, 5, 5] and best.verdict == "not supported"
     assert best.reason == "another model is better in 2 of 7"
+
+
+@pytest.mark.parametrize(("p", "still_possible"), [(0.03, 2), (0.02, 1)])
+def test_a_column_is_lost_only_by_holm_over_the_columns(won, monkeypatch, p, still_possible):
+    two = {"column": ["psum", "nsum"], "difference": [-5.0, -1.0], "p": [p, 0.5], "seeds": 3, "questions": 90}
+    monkeypatch.setattr(claims, "estimates", lambda runs, effect, level: pd.DataFrame(two))
+    claim = claims.BestClaim("", "", "cl", ("none",), "fine_tuned", ("psum", "nsum"))
+    assert claims.checked_best(claim, gathered(won), (), 0.95)["high"] == still_possible
 
 
 def test_best_is_supported_only_where_every_model_was_run(won):

@@ -150,9 +150,15 @@ def test_a_folder_of_which_nothing_can_be_used_is_an_error(tmp_path):
     assert (result.exit_code, "no record could be used" in result.stderr) == (2, True)
 
 
-def test_the_command_starts_without_loading_torch_or_the_adapters():
-    code = (
-        "import sys, irgpt_lib.cli; print([m for m in ('torch', 'irgpt_lib.irtd.sources.formats') if m in sys.modules])"
-    )
+def test_the_command_starts_without_loading_what_takes_seconds():
+    slow = ("torch", "transformers", "pandas", "pyarrow", "peft", "irgpt_lib.irtd.sources.formats")
+    code = f"import sys, irgpt_lib.cli; print([m for m in {slow} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout == "[]\n"
+
+
+def test_every_command_is_registered():
+    words = call("--help").stdout.split()
+    for command in ("benchmark", "dataset", "models", "predict", "readme", "release", "score", "sources", "train"):
+        assert command in words
+        assert call(command, "--help").exit_code == 0

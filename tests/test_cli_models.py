@@ -21,7 +21,6 @@ from irgpt_lib.training.base import new_model
 from irgpt_lib.training.starting import starting_model
 
 ACCOUNT = {"samples": 4, "simulated": 4, "authentic": 0, "sources": {"simulated": 4}}
-ROOT = artifacts.root()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def call(*words):
 
 def failed(result, message):
     """The message stands alone, below transformers' own line of progress where a model was read."""
-    *progress, last = result.stderr.splitlines()
+    *progress, last = result.stderr.strip().split("\n")
     alone = last.startswith("irgpt: ") and all("Loading weights" in line for line in progress)
     return result.exit_code == 2 and message in last and alone
 

@@ -61,6 +61,13 @@ def test_the_main_variants_are_told_one_by_one_with_what_might_have_been_missed(
     assert len(conclusions.main_sentences(compared, pd.DataFrame())) == 12
 
 
+def test_single_tasks_are_told_where_they_differ(compared):
+    zero, tuned = conclusions.task_sentences(compared)
+    # `none` and `anti_cl` have lower accuracies and lower errors than the curriculum, `random` its own level
+    assert zero.startswith("single tasks, zero-shot: 18 of 27 found to differ: `none` is worse than `cl` in Scene (-")
+    assert "`anti_cl` is better than `cl` in P.C. (-" in tuned and "`random`" not in tuned
+
+
 def test_the_rows_of_a_table_are_told_together(compared):
     lines = conclusions.table_sentences(compared)
     (table4,) = [line for line in lines if line.startswith(f"{TABLES[3].title}: psum, fine-tuned: ")]
@@ -86,7 +93,8 @@ def test_nothing_to_compare_is_said_and_no_error():
     alone = gathered(predictions({"cl": 50.0}))
     none = all_compared(TABLES, alone, apart=())
     power = power_table(alone, [("random", "cl")], settings=["fine_tuned"])
-    assert conclusions.main_sentences(none, power) == conclusions.table_sentences(none) == []
+    assert conclusions.main_sentences(none, power) == conclusions.task_sentences(none) == []
+    assert conclusions.table_sentences(none) == []
     assert conclusions.power_sentences(power) == conclusions.stage_sentences(pd.DataFrame()) == []
     for grid in (conclusions.power_grid(power), conclusions.comparison_grid(none, simulated=True)):
         assert as_markdown(grid).startswith(f"### {grid.title}") and "|" not in as_markdown(grid)

@@ -12,6 +12,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
 
+from irgpt_lib.training.tracking import NEEDED
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -48,6 +50,19 @@ def test_conda_brings_python_and_leaves_the_versions_to_the_project():
     assert re.fullmatch(r"python=3\.\d+", python) and pip == "pip"
     assert through_pip == {"pip": ["-c requirements.lock", "-e .[test]"]}
     assert python.partition("=")[2] in PROJECT["requires-python"]
+
+
+def test_every_tracker_and_the_energy_counter_have_an_extra():
+    assert {*NEEDED, "energy", "elpv", "ray"} <= EXTRAS.keys()
+
+
+def test_no_extra_asks_for_what_the_lock_rules_out():
+    """The locked packages stay as they are when an extra is installed beside them."""
+    asked = [Requirement(text) for texts in EXTRAS.values() for text in texts]
+    odd = [str(r) for r in asked if (pin := LOCK.get(canonicalize_name(r.name))) and not r.specifier.contains(pin)]
+    assert not odd
+    # its whole distribution asks for a pyarrow below 26, and a solver would then take an mlflow of years ago
+    assert "mlflow" not in {canonicalize_name(r.name) for r in asked}
 
 
 def test_torch_and_torchvision_are_a_pair():

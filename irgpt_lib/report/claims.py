@@ -181,7 +181,8 @@ def decided_one(line: Mapping, claim: Claim) -> tuple[str, str]:
 def checked_best(claim: BestClaim, runs: Runs, apart: Collection[str], level: float) -> dict:
     """A claim to be best, as counts of columns against the rivals that were run and trained.
 
-    Its p is the largest of all the comparisons that it needs, and NaN where some of these cannot be made.
+    What is sure of one column, won or lost, is so by Holm over the claim's own comparisons. Its p is the largest of all
+    the comparisons that it needs, and NaN where some of these cannot be made.
     """
     ran = [name for name in claim.others if (name, claim.setting) in runs.scores]
     rivals = [name for name in ran if name not in apart]
@@ -199,13 +200,13 @@ def checked_best(claim: BestClaim, runs: Runs, apart: Collection[str], level: fl
     found = found[found.column.isin(claim.columns)]
     upwards = np.where(found.column.isin(list(LOWER_IS_BETTER)), -1, 1) * found.difference
     # against the claimed direction no p speaks for it
-    found = found.assign(upwards=upwards, p_for=np.where(upwards > 0, found.p, 1.0))
+    lost = (upwards < 0) & (holm(found.p.to_numpy()) < SIGNIFICANT)
+    found = found.assign(upwards=upwards, p_for=np.where(upwards > 0, found.p, 1.0), lost=lost)
     by_column = found.groupby("column")
-    lost = by_column.apply(lambda own: bool(((own.upwards < 0) & (holm(own.p.to_numpy()) < SIGNIFICANT)).any()))
     counts = {
         "difference": float((by_column.upwards.min() > 0).sum()),
-        "low": float((by_column.p_for.max() < SIGNIFICANT).sum()),
-        "high": float((~lost).sum()),
+        "low": float((holm(by_column.p_for.max().to_numpy()) < SIGNIFICANT).sum()),
+        "high": float((~by_column.lost.any()).sum()),
     }
     asked = {"seeds": int(found.seeds.min()), "questions": int(by_column.questions.max().sum())}
     whole = not line["missing"] and not line["untrained"]

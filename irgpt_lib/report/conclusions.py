@@ -71,11 +71,27 @@ def main_sentences(compared: pd.DataFrame, power: pd.DataFrame) -> list[str]:
     ]
 
 
+def task_sentences(compared: pd.DataFrame) -> list[str]:
+    """Which single tasks tell the rows of Table 2 from the method, zero-shot and fine-tuned."""
+    require(compared, COMPARED, "the table of comparisons")
+    own = compared[(compared.table == TABLES[0].name) & ~compared.column.isin(list(SUMS))]
+    lines = []
+    for setting, part in own.groupby("setting", sort=False):
+        differ = part[part.p_holm < SIGNIFICANT].to_dict("records")
+        said = [
+            f"`{line['a']}` is {better_or_worse(line)} than `{line['b']}` in {HEADS[line['column']]} ({measured(line)})"
+            for line in differ
+        ]
+        text = f"{len(differ)} of {len(part)} found to differ{': ' if said else ''}{'; '.join(said)}."
+        lines.append(f"single tasks, {SETTINGS[str(setting)]}: {text}")
+    return lines
+
+
 def table_sentences(compared: pd.DataFrame) -> list[str]:
-    """For each table, setting and sum: how many rows differ from their reference, which, and which do not."""
+    """For each further table, setting and sum: how many rows differ from their reference, which, and which do not."""
     require(compared, COMPARED, "the table of comparisons")
     lines = []
-    own = compared[compared.column.isin(list(SUMS))]
+    own = compared[(compared.table != TABLES[0].name) & compared.column.isin(list(SUMS))]
     for (table, setting, column), part in own.groupby(["table", "setting", "column"], sort=False):
         lines.append(f"{TITLES[table]}: {HEADS[column]}, {SETTINGS[setting]}: {family_sentence(part)}")
     return lines
