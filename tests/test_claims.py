@@ -95,6 +95,15 @@ def test_best_is_supported_only_where_every_model_was_run(won):
     assert some.reason == f"needs `llava`; surely best in 2 of 2 against {rivals}"
 
 
+def test_runs_that_share_no_seed_are_not_compared():
+    some = pd.concat([predictions({"cl": 70.0}, seeds=(0,)), predictions({"random": 60.0, "none": 50.0}, seeds=(1,))])
+    table = checks(some, apart=())
+    assert of(table, "tuned, the curriculum beats random order").reason == "needs a seed that all were run with"
+    assert of(table, SURPASSES).reason.startswith("needs `internvl_large`, `llava`, `none`")
+    without = checks(some[some.variant != "cl"], apart=())
+    assert of(without, SURPASSES).reason == "needs `cl`" and set(without.verdict) == {"not run"}
+
+
 def test_nothing_is_claimed_of_models_that_start_from_random_weights(won):
     table = checks(won, apart=("llava", "internvl_large"))
     larger = of(table, "tuned, it surpasses a larger model")

@@ -151,7 +151,7 @@ def test_a_folder_of_which_nothing_can_be_used_is_an_error(tmp_path):
 
 
 def test_the_command_starts_without_loading_what_takes_seconds():
-    slow = ("torch", "transformers", "pandas", "pyarrow", "peft", "irgpt_lib.irtd.sources.formats")
+    slow = ("torch", "transformers", "pandas", "peft", "irgpt_lib.irtd.sources.formats")
     code = f"import sys, irgpt_lib.cli; print([m for m in {slow} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout == "[]\n"

@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from irgpt_lib import params
 from irgpt_lib.cli import app
 from irgpt_lib.training import launch
 
@@ -17,7 +18,17 @@ def test_every_word_and_the_exit_code_are_passed_on(monkeypatch, code):
     monkeypatch.setattr(launch, "main", lambda *words: heard.append(words) or code)
     words = ("--variant", "cl", "--seed", "0", "--ranks", "2", "--parallel=shard", "-x", "--json", "--slurm")
     assert call(*words).exit_code == code
-    assert heard == [words]
+    assert heard[0][-len(words) :] == words
+
+
+def test_what_is_not_given_is_as_the_notebook_trains_it(monkeypatch):
+    heard = []
+    monkeypatch.setattr(launch, "main", lambda *words: heard.append(words) or 0)
+    assert call("--variant", "cl", "--seed", "1", "--micro", "4").exit_code == 0
+    run, _ = launch.parsed(heard[0])
+    t = params.load("train", variant="cl").train
+    assert (run.features_mb, run.save_every, run.ranks) == (t.stage2.features_mb, t.save_every, t.ranks)
+    assert (run.micro, run.seed) == (4, 1) and t.stage2.features_mb > 0
 
 
 def test_the_launcher_s_own_script_is_printed():

@@ -181,6 +181,13 @@ def test_a_row_with_fewer_seeds_does_not_speak_for_the_power_of_the_study():
     assert paper_tables.most_repeated([("absent", "cl")], some) == []
 
 
+def test_runs_that_share_no_seed_are_not_compared():
+    some = gathered(pd.concat([predictions({"cl": 70.0}, seeds=(0,)), predictions({"random": 60.0}, seeds=(1,))]))
+    assert all_compared(TABLES, some, apart=()).empty
+    assert line(cells(TABLE["table4"], some, apart=()), variant="random", setting="zero_shot", column="psum").ran
+    assert paper_tables.most_repeated([("random", "cl")], some) == []
+
+
 def test_a_variant_of_no_table_has_one_of_its_own():
     assert paper_tables.tables_for(["cl", "tiers_5"]) == TABLES
     *same, others = paper_tables.tables_for(["cl", "two_tiers"])

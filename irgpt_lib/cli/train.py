@@ -1,5 +1,6 @@
 """`irgpt train`: what a training will need, and the training itself."""
 
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -85,12 +86,47 @@ def plan(
 def run(words: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS")] = None) -> None:
     """Train both stages of one run on the GPUs of this machine, or print a script for SLURM; --help lists the options.
 
-    They are those of `python -m irgpt_lib.training.launch`.
+    They are those of `python -m irgpt_lib.training.launch`; what is not given is as params.yaml says, so that notebook
+    05 finds its own run here.
     """
+    from irgpt_lib.params import ParamsError
     from irgpt_lib.training import launch
 
     with told_errors():
-        raise typer.Exit(launch.main(*words or ()))
+        try:
+            given = as_params_say(words or [])
+        except ParamsError as error:
+            typer.echo(f"irgpt: {error}", err=True)
+            raise typer.Exit(2) from error
+        raise typer.Exit(launch.main(*given))
+
+
+def as_params_say(words: list[str]) -> list[str]:
+    """The words behind the options that the section `train` states for their profile and variant; of two equal options
+    the later one counts.
+
+    Raises:
+        ParamsError: there is no such profile or variant.
+    """
+    from irgpt_lib import params
+
+    named = ArgumentParser(add_help=False, allow_abbrev=False)
+    named.add_argument("--variant", default="")
+    named.add_argument("--profile", default="")
+    known, _ = named.parse_known_args(words)
+    if not known.variant or "--help" in words:
+        return words
+    stated = params.load("train", profile=known.profile, variant=known.variant).train
+    options = {
+        "augment": stated.augment,
+        "micro": stated.micro,
+        "features-mb": stated.stage2.features_mb,
+        "parallel": stated.parallel,
+        "save-every": stated.save_every,
+        "ranks": stated.ranks,
+    }
+    flags = ["--activation-checkpointing"] if stated.activation_checkpointing else []
+    return [*(word for name, value in options.items() for word in (f"--{name}", str(value))), *flags, *words]
 
 
 def lines(plan: "Plan") -> Iterator[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 from irgpt_lib.evaluation.seeds import Effect, Runs, estimates, gathered
 from irgpt_lib.evaluation.statistics import ACCURACY_TASKS, LEVEL, LOWER_IS_BETTER, TASKS, holm, mode_share, require
 from irgpt_lib.report.grids import Block, Grid, row
-from irgpt_lib.report.paper_tables import METHOD, MODELS, paper_cells
+from irgpt_lib.report.paper_tables import METHOD, MODELS, paper_cells, shared_seeds
 from irgpt_lib.report.tables import ABSENT, HEADS, SETTINGS, SIGNIFICANT, number, percent, probability, signed, titled
 
 MARGIN = 3.0
@@ -155,6 +155,8 @@ def checked(claim: Claim, all_runs: Mapping[str, Runs], apart: Collection[str], 
     line |= {"paper": paper_effect(claim), "quoted": claim.quoted, "missing": absent(set(claim.effect), runs)}
     line |= dict.fromkeys(("difference", "low", "high", "p"), NAN) | {"seeds": 0, "questions": 0}
     line |= {"untrained": listed(name for name, _ in claim.effect if name in apart)}
+    if not line["missing"] and not shared_seeds([name for name, _ in claim.effect], runs):
+        line |= {"missing": "a seed that all were run with"}
     if line["missing"] or line["untrained"]:
         return line
     found = estimates(runs, claim.effect, level=level).set_index("column").loc[claim.column]
@@ -184,14 +186,18 @@ def checked_best(claim: BestClaim, runs: Runs, apart: Collection[str], level: fl
     What is sure of one column, won or lost, is so by Holm over the claim's own comparisons. Its p is the largest of all
     the comparisons that it needs, and NaN where some of these cannot be made.
     """
-    ran = [name for name in claim.others if (name, claim.setting) in runs.scores]
+    asked = {name for name, setting in runs.scores if setting == claim.setting}
+    ran = [
+        name for name in claim.others if {name, claim.variant} <= asked and shared_seeds((name, claim.variant), runs)
+    ]
     rivals = [name for name in ran if name not in apart]
     line = {"claim": claim.text, "section": claim.section, "contrast": f"`{claim.variant}` - each other model"}
     line |= {"where": f"{len(claim.columns)} columns, {SETTINGS[claim.setting]}", "paper": float(len(claim.columns))}
-    line |= {"quoted": NAN, "missing": absent({(name, claim.setting) for name in (claim.variant, *claim.others)}, runs)}
+    missing = {*claim.others} - {*ran} if claim.variant in asked else {claim.variant}
+    line |= {"quoted": NAN, "missing": listed(sorted(missing))}
     line |= {"untrained": listed(name for name in ran if name in apart), "rivals": listed(rivals)}
     line |= dict.fromkeys(("difference", "low", "high", "p"), NAN) | {"seeds": 0, "questions": 0}
-    if not rivals or (claim.variant, claim.setting) not in runs.scores:
+    if not rivals:
         return line
     parts = [
         estimates(runs, {(claim.variant, claim.setting): 1, (name, claim.setting): -1}, level=level) for name in rivals
@@ -199,18 +205,18 @@ def checked_best(claim: BestClaim, runs: Runs, apart: Collection[str], level: fl
     found = pd.concat(parts)
     found = found[found.column.isin(claim.columns)]
     upwards = np.where(found.column.isin(list(LOWER_IS_BETTER)), -1, 1) * found.difference
-    # against the claimed direction no p speaks for it
     lost = (upwards < 0) & (holm(found.p.to_numpy()) < SIGNIFICANT)
+    # against the claimed direction no p speaks for it
     found = found.assign(upwards=upwards, p_for=np.where(upwards > 0, found.p, 1.0), lost=lost)
     by_column = found.groupby("column")
-    counts = {
+    counts: dict[str, float | int] = {
         "difference": float((by_column.upwards.min() > 0).sum()),
         "low": float((holm(by_column.p_for.max().to_numpy()) < SIGNIFICANT).sum()),
         "high": float((~by_column.lost.any()).sum()),
     }
-    asked = {"seeds": int(found.seeds.min()), "questions": int(by_column.questions.max().sum())}
+    counts |= {"seeds": int(found.seeds.min()), "questions": int(by_column.questions.max().sum())}
     whole = not line["missing"] and not line["untrained"]
-    return line | counts | asked | {"p": float(found.p_for.max()) if whole else NAN}
+    return line | counts | {"p": float(found.p_for.max()) if whole else NAN}
 
 
 def decided_best(line: Mapping, claim: BestClaim) -> tuple[str, str]:

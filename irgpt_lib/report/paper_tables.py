@@ -192,20 +192,27 @@ def pairs(tables: Sequence[Table], apart: Collection[str]) -> list[tuple[str, st
     return pairs_of((line for table in tables for line in table.rows), apart)
 
 
+def shared_seeds(names: Collection[str], runs: Runs) -> int:
+    """How many seeds the variants were all run with, in each setting in which all were run; 0 where there is none."""
+    of_each = [
+        [set(runs.scores[name, setting].index) if (name, setting) in runs.scores else None for name in names]
+        for setting in SETTINGS
+    ]
+    return min((len(set.intersection(*own)) for own in of_each if None not in own), default=0)
+
+
 def most_repeated(pairs: Iterable[tuple[str, str]], runs: Runs) -> list[tuple[str, str]]:
-    """Those of the pairs that were run and share most seeds: a study's power is that of its comparisons with all seeds,
-    and a row of which only one seed is there yet must not speak for it."""
-    shared = {
-        pair: len(set.intersection(*(set(runs.scores[name, setting].index) for name in pair for setting in SETTINGS)))
-        for pair in pairs
-        if all((name, setting) in runs.scores for name in pair for setting in SETTINGS)
-    }
-    return [pair for pair, seeds in shared.items() if seeds == max(shared.values())]
+    """Those of the pairs that share most seeds: a study's power is that of its comparisons with all seeds, and a row of
+    which only one seed is there yet must not speak for it."""
+    shared = {pair: shared_seeds(pair, runs) for pair in pairs}
+    return [pair for pair, seeds in shared.items() if seeds and seeds == max(shared.values())]
 
 
 def compared(table: Table, runs: Runs, *, apart: Collection[str], level: float = LEVEL) -> pd.DataFrame:
-    """`seeds.comparisons` of a table's rows with their references; `p_holm` is over the comparisons of this table."""
-    found = comparisons(runs, pairs_of(table.rows, apart), settings=table.settings, level=level)
+    """`seeds.comparisons` of a table's rows with their references, where the two share a seed; `p_holm` is over the
+    comparisons of this table."""
+    pairs = [pair for pair in pairs_of(table.rows, apart) if shared_seeds(pair, runs)]
+    found = comparisons(runs, pairs, settings=table.settings, level=level)
     return corrected(found).assign(table=table.name)
 
 

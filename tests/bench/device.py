@@ -125,7 +125,8 @@ class Clock:
 
 def shape_for(subject: Subject) -> ModelShape:
     """The exact shape, whose image token is that of the study's tokenizer: an id changes no size."""
-    shape = shape_of(params.load("base", profile=subject.profile).base, subject.model)
+    loaded = params.load("base", "model", profile=subject.profile)
+    shape = shape_of(loaded.base, loaded.model, subject.model)
     tokenizer = study_tokenizer(_coordinate_steps(shape))
     shape.config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     return shape
