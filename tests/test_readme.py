@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from typer.testing import CliRunner
 
 from irgpt_lib import params
 from irgpt_lib.cli import app
-from irgpt_lib.cli.readme import README_TABLES, processor
+from irgpt_lib.cli.readme import README_TABLES, commit, difficulty_text, processor
 from irgpt_lib.report.tables import replace_section
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-NAMES = ("results", "checks", "claims", "costs")
+NAMES = ("results", "checks", "claims", "difficulty", "costs")
 STEMS = (
     *("00_base", "01_dataset", "02_features", "03_difficulty", "04_curriculum"),
     *("05_train-cl-0", "06_evaluate-cl-0", "07_ablations", "08_tables", "09_checks"),
@@ -30,7 +31,7 @@ def call(*words: str):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A study of one run whose README holds four empty sections; each of its notebooks took 10 s and 20 CPU-s."""
+    """A study of one run whose README holds empty sections; each of its notebooks took 10 s and 20 CPU-s."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -43,6 +44,7 @@ def study(tmp_path, monkeypatch):
         (tmp_path / "artifacts" / name).mkdir(parents=True)
     for name, table in README_TABLES.items():
         (tmp_path / "artifacts" / table).write_text(f"| {name} |\n|:--|\n| a\\b |\n")
+    shutil.copytree(ROOT / "artifacts" / "checks", tmp_path / "artifacts" / "checks")
     for number, stem in enumerate(STEMS):
         cost = {"notebook": stem.partition("-")[0], "parameters": {"profile": "smoke"}}
         cost |= {"wall_s": 10, "cpu_s": 20, "peak_mb": 100 + number}
@@ -78,7 +80,7 @@ def test_check_writes_nothing_and_passes_only_once_the_tables_are_in(study):
     before = (study / "README.md").read_bytes()
     stale = call("--check")
     assert (stale.exit_code, (study / "README.md").read_bytes()) == (1, before)
-    assert "results, checks, claims out of date" in stale.stderr
+    assert "results, checks, claims, difficulty out of date" in stale.stderr
     call()
     assert call("--check").exit_code == 0
     (study / "artifacts" / "tables" / "checks.md").write_text("| new |\n|:--|\n")
@@ -108,10 +110,11 @@ def test_kept_costs_stay_as_they_were(study):
         (lambda s: (s / "artifacts/tables/claims.md").write_text("\n"), "claims.md: empty; `dvc repro tables`"),
         (lambda s: (s / "artifacts/costs/02_features.json").unlink(), "no cost of 02_features"),
         (lambda s: (s / "artifacts/costs/02_features.json").write_text("{}"), "02_features.json: not a cost"),
+        (lambda s: (s / "artifacts/checks/bands.csv").unlink(), "no bands.csv; `dvc repro checks` writes them"),
         (lambda s: (s / "README.md").write_text("<!-- results:start --><!-- results:end -->"), "it has results"),
         (lambda s: (s / "README.md").unlink(), "README.md"),
     ],
-    ids=["table absent", "table empty", "cost absent", "cost malformed", "no markers", "no README"],
+    ids=["table absent", "table empty", "cost absent", "cost malformed", "no checks", "no markers", "no README"],
 )
 def test_what_is_missing_is_one_message_with_code_2_and_leaves_the_readme_alone(study, harm, says):
     harm(study)
@@ -135,6 +138,24 @@ def test_the_readme_of_this_study_shows_the_tables_that_it_computed(name):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = (ROOT / "artifacts" / README_TABLES[name]).read_text(encoding="utf-8")
     assert replace_section(text, name, table) == text, "run `irgpt readme`"
+
+
+def test_the_readme_of_this_study_shows_what_the_scores_measure(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("IRGPT_ARTIFACTS", raising=False)
+    assert replace_section(README, "difficulty", difficulty_text()) == README, "run `irgpt readme`"
+
+
+def test_the_costs_name_the_commit_and_whether_the_code_differs_from_it(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(tmp_path)
+    assert commit() == ""
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], check=True)
+    assert re.fullmatch(r", commit [0-9a-f]{7,}", commit())
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: b}}\n")
+    assert commit().endswith(" with changes")
 
 
 @pytest.mark.parametrize("profile", ["tiny", "gpu"])

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ from irgpt_lib.irtd.sources import MalformedFile, MissingData
 
 # A generated section of README.md and the table that it shows.
 README_TABLES = {"results": "tables/headline.md", "checks": "tables/checks.md", "claims": "tables/claims.md"}
+# What notebook 09 found of the scores, in the order in which `difficulty_table` takes it.
+CHECKS = ("swapped_captions", "bands", "base_loss")
 COSTS = ("wall_s", "cpu_s", "peak_mb")
 
 
@@ -22,7 +25,7 @@ def readme(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if README.md is stale.")] = False,
     costs: Annotated[bool, typer.Option("--costs/--keep-costs", help="Rewrite the costs, or leave them.")] = True,
 ) -> None:
-    """Write the generated sections of README.md again: results, checks, claims, and what each stage costs.
+    """Write the generated sections of README.md again: results, checks, claims, difficulty, what each stage costs.
 
     --check compares all but the costs, which no two runs share.
     """
@@ -33,6 +36,7 @@ def readme(
         file = artifacts.root() / "README.md"
         old = file.read_text(encoding="utf-8")
         sections = {name: table_text(table) for name, table in README_TABLES.items()}
+        sections["difficulty"] = difficulty_text()
         stale = [name for name, body in sections.items() if with_sections(file, old, {name: body}) != old]
         if check:
             if stale:
@@ -76,6 +80,27 @@ def table_text(name: str) -> str:
     if not text.strip():
         raise MissingData(f"{file}: {'empty' if file.is_file() else 'no such table'}; `dvc repro tables` writes it")
     return text
+
+
+def difficulty_text() -> str:
+    """What the difficulty scores were found to measure.
+
+    Raises:
+        MissingData: notebook 09 was not executed.
+        MalformedFile: no caption was swapped in it.
+    """
+    import pandas as pd
+
+    from irgpt_lib import artifacts
+    from irgpt_lib.report.difficulty_table import difficulty_table
+
+    files = [artifacts.path(f"checks/{name}.csv") for name in CHECKS]
+    if absent := [file.name for file in files if not file.is_file()]:
+        raise MissingData(f"{files[0].parent}: no {', '.join(absent)}; `dvc repro checks` writes them")
+    try:
+        return f"{difficulty_table(*map(pd.read_csv, files))}\n"
+    except ValueError as error:
+        raise MalformedFile(f"{files[0].parent}: {error}") from error
 
 
 def cost_files() -> list[Path]:
@@ -122,8 +147,24 @@ def costs_text() -> str:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MalformedFile(f"{file}: not a cost that `irgpt_lib.run` wrote: {error!r}; run it again") from error
     day = date.fromtimestamp(max(file.stat().st_mtime for file in files))
-    below = f"Profile {', '.join(f'`{name}`' for name in sorted(profiles))} on {machine()}; last run on {day}."
+    below = (
+        f"Profile {', '.join(f'`{name}`' for name in sorted(profiles))} on {machine()}; last run on {day}{commit()}."
+    )
     return f"{costs_table(records)}\n{below}\n"
+
+
+def commit() -> str:
+    """`, commit abc1234`, with a word where the tree differs from it; empty outside a repository."""
+    from irgpt_lib import artifacts
+
+    git = ["git", "-C", str(artifacts.root())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        code = [*git, "status", "--porcelain", "--", "irgpt_lib", "notebooks", "params.yaml", "dvc.yaml"]
+        changed = subprocess.run(code, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f", commit {head.stdout.strip()}{' with changes' if changed else ''}"
 
 
 def machine() -> str:
