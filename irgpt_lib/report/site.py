@@ -26,7 +26,9 @@ _HEADING = re.compile(r"^#\s+(.+?)\s*$", re.MULTILINE)
 
 _STYLE = """
 body { font: 16px/1.55 Georgia, "Times New Roman", serif; color: #1d1d1b; background: #fff;
-       max-width: 46rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+       max-width: 74rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+/* lines to read are short, tables as wide as the page */
+p, dl, li, nav { max-width: 46rem; } .highlight, .output_stream { max-width: 62rem; }
 h1, h2, h3, nav, table, .prompt { font-family: "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; } h2 { margin-top: 2.4rem; } a { color: #8a3b12; }
 nav { display: flex; justify-content: space-between; gap: 1rem; font-size: .85rem; margin: .5rem 0 1.5rem; }
@@ -34,7 +36,7 @@ pre, code { font: 13px/1.45 Menlo, Consolas, monospace; }
 .highlight pre, .output_stream pre, .output_text pre, .output_error pre {
        overflow-x: auto; padding: .6rem .8rem; margin: .4rem 0; }
 .highlight { background: #f6f4f0; } .output_error pre { background: #fbe9e7; }
-.prompt { display: none; } img, svg { max-width: 100%; height: auto; }
+.prompt { display: none; } img, svg { max-width: min(100%, 60rem); height: auto; }
 .scroll, .output_html { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; margin: .8rem 0; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
