@@ -204,6 +204,15 @@ def test_a_table_corrects_alike_in_its_cells_and_among_all_comparisons(runs):
         assert len(own) == len(part) and own.to_dict() == part.to_dict()
 
 
+def test_every_table_ends_with_the_floors(runs):
+    averages = means(runs)
+    floors = [paper_tables.BASELINE_ROWS[name] for name in ("chance", "blind")]  # those that these predictions hold
+    for table in TABLES:
+        shown = grid(table, cells(table, runs, apart=frozenset()), averages, simulated=True)
+        for block in shown.blocks:
+            assert [line[0].text for line in block.rows[-len(floors) :]] == floors, (table.name, block.title)
+
+
 def test_the_headline_has_ours_the_floors_and_the_papers_rows():
     shuffled = predictions({"cl": 31.0, "none": 29.0}, settings=["shuffled"])
     made = paper_tables.headline_grid(means(gathered(pd.concat([predictions(), shuffled]))), simulated=True)

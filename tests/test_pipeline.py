@@ -107,7 +107,8 @@ def called_on_params(source, function):
 
 def sections_read(source):
     calls = called_on_params(source, "load")
-    return sorted({argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)})
+    found = {argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)}
+    return sorted(found | ({"model"} if "paper_tables.untrained(" in source else set()))
 
 
 def of_one_run(name):

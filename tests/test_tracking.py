@@ -177,7 +177,7 @@ def test_none_is_no_tracker(tmp_path):
 def test_a_missing_package_stops_the_run_before_it_starts(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with (
-        pytest.raises(MissingTracker, match=rf"pip install {kind}`.*train.tracker.*none"),
+        pytest.raises(MissingTracker, match=rf"pip install .*\[{kind}\]'`.*train.tracker.*none"),
         tracked(kind, tmp_path, "cl-0", "stage 1"),
     ):
         pass

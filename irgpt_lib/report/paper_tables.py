@@ -432,18 +432,27 @@ def slips() -> list[str]:
 ABLATION_HEAD = ("Row", "here", "paper", "difference", "minus", "paper", "here", "interval", "p", "claim")
 
 
-def ablation_grid(table: Table, frame: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -> Grid:
-    """Tables 3 and 4 and the controls: a block a setting and sum, a row a variant."""
+def ablation_grid(
+    table: Table, frame: pd.DataFrame, averages: pd.DataFrame, *, simulated: bool, level: float = LEVEL
+) -> Grid:
+    """Tables 3 and 4 and the controls: a block a setting and sum, a row a variant; then the baselines."""
     blocks = []
     for (setting, column), part in frame.groupby(["setting", "column"], sort=False):
         title = f"{SETTINGS[str(setting)]}, {arrowed(str(column))}"
-        blocks.append(Block(title, tuple(ablation_row(line) for line in part.to_dict("records"))))
+        floors = averages[(averages.setting == BASELINE) & (averages.column == column)].to_dict("records")
+        lines = [ablation_row(line) for line in part.to_dict("records")] + [floor_row(line) for line in floors]
+        blocks.append(Block(title, tuple(lines)))
     note = (
         f"{origin(simulated)} 'minus': the paired difference to the variant named there, the paper's and ours, with "
         f"its {percent(level)} interval over questions and seeds; p by Holm over all rows and sums of this table. "
         "'claim': whether our difference has the paper's sign."
     )
     return Grid(table.name, titled(table.title, simulated), ABLATION_HEAD, tuple(blocks), note)
+
+
+def floor_row(line: Mapping) -> tuple[Cell, ...]:
+    found = estimate(line["mean"], line["low"], line["high"])
+    return row(BASELINE_ROWS[line["variant"]], found, *[ABSENT] * (len(ABLATION_HEAD) - 2))
 
 
 def ablation_row(line: Mapping) -> tuple[Cell, ...]:
@@ -463,7 +472,7 @@ def ablation_row(line: Mapping) -> tuple[Cell, ...]:
 
 
 def grid(table: Table, frame: pd.DataFrame, averages: pd.DataFrame, *, simulated: bool, level: float = LEVEL) -> Grid:
-    """The table to read, from its `cells`; `averages` is `seeds.means`, from which Table 2 has its baselines."""
+    """The table to read, from its `cells`; `averages` is `seeds.means`, from which it has its baselines."""
     if table.columns == COLUMNS:
         return table2_grid(table, frame, averages, simulated=simulated, level=level)
-    return ablation_grid(table, frame, simulated=simulated, level=level)
+    return ablation_grid(table, frame, averages, simulated=simulated, level=level)

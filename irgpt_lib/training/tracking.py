@@ -33,7 +33,7 @@ NEEDED = {
     "dvclive": ["dvclive"],
     "tensorboard": ["tensorboard"],
     "wandb": ["wandb"],
-    "mlflow": ["mlflow", "sqlalchemy"],  # without its database, as `mlflow-skinny`, it has nowhere to write
+    "mlflow": ["mlflow", "sqlalchemy", "alembic"],  # without its database, as `mlflow-skinny`, it has nowhere to write
 }
 
 
@@ -201,7 +201,8 @@ def require(kind: Kind) -> None:
     """
     if any(importlib.util.find_spec(module) is None for module in NEEDED.get(kind, ())):
         raise MissingTracker(
-            f"the tracker {kind} is not installed: `pip install {kind}`, or set `train.tracker` to none in params.yaml"
+            f"the tracker {kind} is not installed: `pip install -c requirements.lock -e '.[{kind}]'`, or set "
+            "`train.tracker` to none in params.yaml"
         )
 
 
