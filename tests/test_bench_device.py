@@ -77,12 +77,8 @@ def test_a_whole_run_is_one_line_of_json(monkeypatch, capsys):
 
     def count_step(shape, stage, lora, piece, setting):
         asked_for.append((stage, piece.samples, setting.pieces, setting.held))
-        return Counted(
-            peak=10**6 if setting.checkpointed else 10**7,
-            at_peak={},
-            states={},
-            flops=stage * 10 ** (12 if setting.checkpointed else 9),
-        )
+        peak, flops = (10**6, 10**12) if setting.checkpointed else (10**7, 10**9)
+        return Counted(peak, {}, {}, stage * flops)
 
     monkeypatch.setattr(device, "count_step", count_step)
     monkeypatch.setattr(device, "DIFFERENT_FRAMES", 2)

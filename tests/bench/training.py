@@ -7,6 +7,7 @@ base, dataset and scores where `dvc repro` has made them, otherwise an untrained
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -232,7 +233,9 @@ def _plainly(
             optimizers=(optimiser, None),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers to itself
+            trainer.train()
 
 
 def first_stage(steps: int, repeats: int, *, memory: bool) -> Row:
@@ -247,7 +250,8 @@ def second_stage(steps: int, repeats: int, *, memory: bool, features_mb: int, ep
     ours = partial(our_stage2, features_mb=features_mb, epochs=epochs)
     theirs = partial(plain_stage2, epochs=epochs)
     count = epochs * len(material(steps).tuning)
-    return _row(f"stage 2 over {epochs} epochs, {how}", count, steps, ours, theirs, repeats, memory)
+    over = f"{epochs} epochs" if epochs > 1 else "one epoch"
+    return _row(f"stage 2 over {over}, {how}", count, steps, ours, theirs, repeats, memory)
 
 
 def _row(
