@@ -17,7 +17,7 @@ OPTIONS = [
     {"bandwidth": [2.0, 3.0], "precision": "fast", "memory_mb": BLOCKS_OF_8},
 ]
 RANK = """
-import sys
+import os, sys
 from pathlib import Path
 import torch
 from torch import distributed
@@ -28,7 +28,9 @@ domains, options = torch.load(folder / "given.pt")
 group = distributed.group.WORLD
 torch.save([projected_distance(x, y, **one, group=group).distance for x, y in domains for one in options],
            folder / f"rank{rank}.pt")
+distributed.barrier()
 distributed.destroy_process_group()
+os._exit(0)  # gloo's threads may outlive the group, and would abort an interpreter that ends under them
 """
 
 

@@ -100,7 +100,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="small inputs, no memory, about 20 s")
+    size.add_argument("--quick", action="store_true", help="small inputs, no memory, about a minute")
     size.add_argument("--full", action="store_true", help="more samples in Lesson 1, more steps of training")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
